@@ -1,0 +1,104 @@
+# The commands of this repository; `make help` lists them. CI calls the same ones (.ci/run).
+#
+# Everything is built with one profile, --release, into one directory that outlives the checkout:
+# Zenoh and RocksDB take half an hour from source on two cores, once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO_TARGET_DIR ?= $(HOME)/.cache/weir/target
+override CARGO_TARGET_DIR := $(abspath $(CARGO_TARGET_DIR))
+export CARGO_TARGET_DIR
+# Where rustup puts cargo, for a shell that was opened before rustup was installed.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# What the tests are told: the router they start and the Python that has the real Zenoh client.
+export WEIR_BIN := $(CARGO_TARGET_DIR)/release/weir
+export WEIR_PYTHON := $(CARGO_TARGET_DIR)/venv/bin/python
+
+# In CI a warning is an error and Cargo.lock must already be right.
+LOCKED := $(if $(CI),--locked)
+DENY_WARNINGS := -- -D warnings
+RUN_TESTS := tests/tools/run-tests
+
+# The crates that compile in seconds: no Zenoh, no RocksDB.
+FAST := weir-core weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-sim weir-tidy
+# Tests that take minutes (kill -9 in a loop, full disks, a million keys) live in files named
+# tests/slow*.rs, so that a name and no attribute tells them apart.
+SLOW := 'slow*'
+
+SEEDS ?= 1000
+
+##@ Use
+
+.PHONY: run
+run: setup-build ## Install what the build needs, build, start the router on embedded defaults
+	cargo build --release -p weir $(LOCKED)
+	exec $(WEIR_BIN) run
+
+.PHONY: demo
+demo: setup-build ## Three shard routers and a real flight log, checked sample by sample
+	cargo build --release -p weir $(LOCKED)
+	examples/shards/demo.sh
+
+##@ Check
+
+.PHONY: test
+test: setup venv ## Everything: format, clippy, all tests, the slow ones and the real client included
+	@$(RUN_TESTS) \
+	    "format: cargo fmt --all --check" \
+	    "clippy: cargo clippy --release --workspace --all-targets $(LOCKED) $(DENY_WARNINGS)" \
+	    "tests: cargo build --release --workspace --bins --examples $(LOCKED) && cargo test --release --workspace --no-fail-fast $(LOCKED)"
+
+.PHONY: test-fast
+test-fast: setup-build ## The tests of the pure crates only: seconds, no Zenoh, no RocksDB
+	@$(RUN_TESTS) "fast: cargo test --release --no-fail-fast $(FAST:%=-p %) $(LOCKED)"
+
+.PHONY: test-slow
+test-slow: setup venv ## The tests that take minutes, alone (`make test` has them too)
+	@$(RUN_TESTS) \
+	    "slow: cargo build --release --workspace --bins --examples $(LOCKED) && cargo test --release --workspace --no-fail-fast --test $(SLOW) $(LOCKED)"
+
+.PHONY: sim
+sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one
+	cargo run --release -p weir-sim $(LOCKED) -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+.PHONY: bench
+bench: setup-build ## Measure the router against its yardsticks
+	cargo build --release --workspace --bins $(LOCKED)
+	cargo run --release -p weir-bench $(LOCKED) -- $(BENCH)
+
+.PHONY: lint
+lint: setup-build ## Clippy on everything (warnings are errors in CI)
+	cargo clippy --release --workspace --all-targets $(LOCKED) $(if $(CI),$(DENY_WARNINGS))
+
+##@ Keep house
+
+.PHONY: setup
+setup: ## Install what the build and the tests need; instant when it is all there
+	@tests/tools/setup build test
+
+# What `run` needs is less than what `test` needs.
+.PHONY: setup-build
+setup-build:
+	@tests/tools/setup build
+
+.PHONY: venv
+venv: setup ## Make the Python environment of the end-to-end tests
+	@tests/tools/venv $(CARGO_TARGET_DIR)/venv
+
+.PHONY: fmt
+fmt: ## Format every crate
+	cargo fmt --all
+
+.PHONY: clean
+clean: ## Remove what the workspace's own crates built (dependencies stay: delete $CARGO_TARGET_DIR for those)
+	cargo clean --workspace
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+	    /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	    /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
