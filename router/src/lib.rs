@@ -1,1 +1,1 @@
-//! weir.
+//! The router: composition root, the Zenoh seam, one driver per subsystem, command line, admin.

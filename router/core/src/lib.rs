@@ -1,1 +1,20 @@
-//! weir-core.
+//! The pure core of Weir: what becomes of changes, what keys hold, what may be forgotten, where
+//! samples live. No task, no network, no clock, no file: time, chance and identity are arguments.
+
+pub mod admission;
+mod cache;
+pub mod change;
+pub mod clock;
+pub mod collection;
+pub mod key;
+pub mod keyspace;
+pub mod pattern;
+pub mod placement;
+pub mod record;
+pub mod selection;
+pub mod value;
+pub mod version;
+pub mod view;
+pub mod wildcard;
+
+pub use zenoh_keyexpr as keyexpr;

@@ -1,0 +1,78 @@
+//! The heads of the keys that changed most recently, so that admission rarely reads the store.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use crate::record::Head;
+
+/// Two generations of heads by key hash. When the young one is full the old one is dropped and the
+/// young one takes its place: constant cost, and a key that is used again is kept.
+#[derive(Debug)]
+pub(crate) struct HeadCache {
+    young: Generation,
+    old: Generation,
+    keys_max: usize,
+}
+
+/// `None` says that the store is known to hold nothing for the key.
+type Generation = HashMap<u128, Option<Head>, BuildHasherDefault<Hashed>>;
+
+/// The keys are hashes already: takes the low half as it is.
+#[derive(Default, Debug)]
+pub(crate) struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(low) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*low);
+        }
+    }
+}
+
+impl HeadCache {
+    /// Holds between `keys_max` and twice as many keys, about 120 bytes each.
+    pub(crate) fn new(keys_max: usize) -> Self {
+        Self {
+            young: Generation::default(),
+            old: Generation::default(),
+            keys_max,
+        }
+    }
+
+    /// Drops the old generation if the young one is full. Never called inside a batch, so that what
+    /// a batch has read stays until it is decided.
+    pub(crate) fn rotate(&mut self) {
+        if self.young.len() >= self.keys_max {
+            self.old = std::mem::take(&mut self.young);
+        }
+    }
+
+    /// `None` if nothing is known about the key.
+    pub(crate) fn get(&mut self, key: u128) -> Option<Option<Head>> {
+        if let Some(head) = self.young.get(&key) {
+            return Some(*head);
+        }
+        let head = self.old.remove(&key)?;
+        self.young.insert(key, head);
+        Some(head)
+    }
+
+    pub(crate) fn contains(&self, key: u128) -> bool {
+        self.young.contains_key(&key) || self.old.contains_key(&key)
+    }
+
+    pub(crate) fn insert(&mut self, key: u128, head: Option<Head>) {
+        self.young.insert(key, head);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+}

@@ -1,0 +1,155 @@
+//! Between the keys that Zenoh shows and the keys that a storage holds.
+
+use thiserror::Error;
+use zenoh_keyexpr::{OwnedKeyExpr, keyexpr};
+
+use crate::key::{Key, KeyRange};
+
+/// A storage's `strip_prefix`: what is cut from keys before they are stored and put back in replies.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KeySpace {
+    prefix: Option<OwnedKeyExpr>,
+}
+
+/// A prefix that cannot be stripped.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("the prefix `{0}` holds a wildcard; a prefix to strip must be plain")]
+pub struct WildPrefix(String);
+
+impl KeySpace {
+    /// A key space with or without a prefix.
+    ///
+    /// # Errors
+    /// If the prefix holds a wildcard.
+    pub fn new(prefix: Option<OwnedKeyExpr>) -> Result<Self, WildPrefix> {
+        match prefix {
+            Some(prefix) if prefix.is_wild() => Err(WildPrefix(prefix.to_string())),
+            prefix => Ok(Self { prefix }),
+        }
+    }
+
+    /// The prefix.
+    #[must_use]
+    pub fn prefix(&self) -> Option<&keyexpr> {
+        self.prefix.as_deref()
+    }
+
+    /// The stored key of a plain key; `None` if it does not lie under the prefix.
+    #[must_use]
+    pub fn relative(&self, full: &str) -> Option<Key> {
+        let Some(prefix) = &self.prefix else {
+            return Some(Key::from(full));
+        };
+        let rest = full.strip_prefix(prefix.as_str())?;
+        match rest.strip_prefix('/') {
+            Some(rest) => Some(Key::from(rest)),
+            None => rest.is_empty().then(Key::root),
+        }
+    }
+
+    /// Writes the full key of a stored one into `out` and returns it as a key expression; `None`
+    /// for the root of a storage without a prefix and for keys that Zenoh could not have carried.
+    pub fn full<'a>(&self, key: &Key, out: &'a mut String) -> Option<&'a keyexpr> {
+        out.clear();
+        if let Some(prefix) = &self.prefix {
+            out.push_str(prefix);
+            if !key.is_empty() {
+                out.push('/');
+            }
+        }
+        out.push_str(key);
+        keyexpr::new(out.as_str()).ok()
+    }
+
+    /// The smallest range of stored keys that holds every key of `expr`; `None` if none can be
+    /// under the prefix.
+    #[must_use]
+    pub fn range(&self, expr: &keyexpr) -> Option<KeyRange> {
+        if !expr.is_wild() {
+            return self.relative(expr.as_str()).map(|key| KeyRange::only(&key));
+        }
+        let plain = expr.get_nonwild_prefix().map_or("", |plain| plain.as_str());
+        let Some(prefix) = &self.prefix else {
+            return Some(KeyRange::under(&Key::from(plain)));
+        };
+        if let Some(key) = self.relative(plain) {
+            return Some(KeyRange::under(&key));
+        }
+        // The plain part of `expr` is shorter than the prefix, or beside it.
+        let above = plain.is_empty()
+            || prefix
+                .as_str()
+                .strip_prefix(plain)
+                .is_some_and(|rest| rest.starts_with('/'));
+        above.then(KeyRange::all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(prefix: &str) -> KeySpace {
+        let prefix = (!prefix.is_empty()).then(|| OwnedKeyExpr::try_from(prefix).unwrap());
+        KeySpace::new(prefix).unwrap()
+    }
+
+    #[test]
+    fn keys_go_in_and_come_back() {
+        let rows = [
+            ("", "a/b", Some("a/b")),
+            ("a", "a/b", Some("b")),
+            ("a", "a", Some("")),
+            ("a", "ab", None),
+            ("a/b", "a", None),
+            ("a/b", "a/b/c/d", Some("c/d")),
+        ];
+        for (prefix, full, stored) in rows {
+            let space = space(prefix);
+            let key = space.relative(full);
+            assert_eq!(key.as_deref(), stored, "{full} under `{prefix}`");
+            if let Some(key) = key {
+                let mut out = String::new();
+                assert_eq!(
+                    space.full(&key, &mut out).map(|full| full.as_str()),
+                    Some(full)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_hold_what_the_expression_matches() {
+        let prefixes = ["", "a", "a/b"];
+        let keys = ["a", "a/b", "a/b/c", "a/c", "ab", "b", "a/b/c/d"];
+        let exprs = [
+            "**", "a/**", "a/*", "a/b/**", "*/b/**", "a/b/c", "a/*/c", "b/**", "a/b$*/c", "a/b/*/d",
+        ];
+        for prefix in prefixes {
+            let space = space(prefix);
+            for key in keys {
+                let Some(stored) = space.relative(key) else {
+                    continue;
+                };
+                for expr in exprs {
+                    let expr = keyexpr::new(expr).unwrap();
+                    let inside = space
+                        .range(expr)
+                        .is_some_and(|range| range.contains(&stored.ordered()));
+                    if expr.intersects(keyexpr::new(key).unwrap()) {
+                        assert!(inside, "{expr} misses {key} under `{prefix}`");
+                    }
+                }
+            }
+        }
+        // And they are not all of it.
+        let expr = keyexpr::new("a/b/*").unwrap();
+        assert!(
+            !space("")
+                .range(expr)
+                .unwrap()
+                .contains(&Key::from("a/c").ordered())
+        );
+        assert_eq!(space("a/b").range(keyexpr::new("b/**").unwrap()), None);
+    }
+}

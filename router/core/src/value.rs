@@ -1,0 +1,108 @@
+//! What a put carries besides its key and stamp, kept byte for byte.
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// A Zenoh encoding: the registered id and the schema behind it, if any.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Encoding {
+    /// Zenoh's encoding id (0 is `zenoh/bytes`).
+    pub id: u16,
+    /// What follows the `;`, at most 255 bytes on Zenoh's wire.
+    pub schema: Option<Bytes>,
+}
+
+/// Encoding, attachment and payload of a put.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Value {
+    /// How the payload is to be read.
+    pub encoding: Encoding,
+    /// The user's own metadata; an empty one differs from none.
+    pub attachment: Option<Bytes>,
+    /// The payload itself.
+    pub payload: Bytes,
+}
+
+impl Value {
+    /// A payload with default encoding and no attachment.
+    #[must_use]
+    pub fn bytes(payload: impl Into<Bytes>) -> Self {
+        Self {
+            payload: payload.into(),
+            ..Self::default()
+        }
+    }
+
+    /// 64 bits that settle the order of two values put with one stamp, alike on every replica and
+    /// in every version of Weir: xxh3 over encoding, attachment and payload, each with its length.
+    /// Never 0. Costs about 20 ns for 300 bytes.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let mut seed = u64::from(self.encoding.id);
+        // Presence and length go into the seed, so that bytes cannot move between the parts.
+        if let Some(schema) = &self.encoding.schema {
+            seed = xxh3_64_with_seed(schema, seed ^ (1 << 16) ^ ((schema.len() as u64) << 32));
+        }
+        if let Some(attachment) = &self.attachment {
+            seed = xxh3_64_with_seed(
+                attachment,
+                seed ^ (1 << 17) ^ ((attachment.len() as u64) << 32),
+            );
+        }
+        // 0 is what a delete carries.
+        xxh3_64_with_seed(&self.payload, seed).max(1)
+    }
+
+    /// Bytes that count against a storage's budget: schema, attachment and payload.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.payload.len()
+            + self.attachment.as_ref().map_or(0, Bytes::len)
+            + self.encoding.schema.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Whether [`Value::len`] is 0.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_counts_in_the_hash() {
+        let encoding = |id, schema: Option<&'static str>| Encoding {
+            id,
+            schema: schema.map(Bytes::from),
+        };
+        let value = |encoding, attachment: Option<&'static str>, payload: &'static str| Value {
+            encoding,
+            attachment: attachment.map(Bytes::from),
+            payload: Bytes::from(payload),
+        };
+        let values = [
+            value(encoding(0, None), None, ""),
+            value(encoding(0, None), None, "a"),
+            value(encoding(1, None), None, "a"),
+            value(encoding(0, Some("")), None, "a"),
+            value(encoding(0, Some("a")), None, ""),
+            value(encoding(0, None), Some("a"), ""),
+            value(encoding(0, None), Some(""), "a"),
+            value(encoding(0, Some("a")), Some("a"), ""),
+        ];
+        for (i, a) in values.iter().enumerate() {
+            for (j, b) in values.iter().enumerate() {
+                assert_eq!(i == j, a.hash() == b.hash(), "{a:?} against {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_hash_never_changes() {
+        // Replicas of different releases compare these.
+        assert_eq!(Value::bytes("weir").hash(), 685_424_309_925_146_904);
+    }
+}

@@ -1,0 +1,100 @@
+//! What readers see: the same function of records and journal that admission uses.
+
+use std::sync::Arc;
+
+use crate::{
+    key::Key,
+    keyspace::KeySpace,
+    record::{Head, Record},
+    value::Value,
+    version::Version,
+    wildcard::{Effect, WildcardJournal},
+};
+
+/// Everything besides the records that decides what a key holds. Cheap to clone; a reader takes one
+/// **before** its snapshot, so that a fold or a collection that the snapshot holds is never judged by
+/// a journal that lacks it.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The wildcard operations still remembered.
+    pub journal: Arc<WildcardJournal>,
+    /// Everything below has been folded into the records and forgotten.
+    pub folded_through: Version,
+    /// Nothing older is answered (NTP64): what retention has dropped or will.
+    pub floor: u64,
+    /// The storage's prefix.
+    pub space: KeySpace,
+}
+
+/// A value that a key holds and its version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Live {
+    /// The version, of the key's own change or of the wildcard put that overwrote it.
+    pub version: Version,
+    /// The value.
+    pub value: Value,
+}
+
+impl View {
+    /// The version of what a key holds whose record has this head, tombstones included.
+    ///
+    /// `scratch` is a buffer to build the key in; nothing is built while the journal is empty.
+    #[must_use]
+    pub fn effective(&self, key: &Key, head: Head, scratch: &mut String) -> Version {
+        match self.effect(key, head, scratch) {
+            Effect::Own => self.base(head),
+            Effect::Put(op) => op.version,
+            Effect::Deleted(version) => version,
+        }
+    }
+
+    /// What a key holds now; `None` if it is deleted or fell out of retention.
+    #[must_use]
+    pub fn live(&self, key: &Key, record: Record, scratch: &mut String) -> Option<Live> {
+        let head = record.head;
+        let (version, value) = match self.effect(key, head, scratch) {
+            // The record's value is that of `folded` if it has one; with `base` at `own` that
+            // operation is still in the journal and would have been the effect.
+            Effect::Own => (head.effective(), record.value?),
+            Effect::Put(op) => (op.version, op.value.clone()?),
+            Effect::Deleted(_) => return None,
+        };
+        (version.stamp.time >= self.floor).then_some(Live { version, value })
+    }
+
+    /// The record as it should be held: with the effect of the journal folded in; `None` if it is.
+    #[must_use]
+    pub fn fold(&self, key: &Key, record: &Record, scratch: &mut String) -> Option<Record> {
+        let own = record.head.own;
+        let (folded, value) = match self.effect(key, record.head, scratch) {
+            Effect::Own => return None,
+            Effect::Put(op) => (op.version, op.value.clone()),
+            Effect::Deleted(version) => (version, None),
+        };
+        (record.head.folded != Some(folded)).then_some(Record {
+            head: Head {
+                own,
+                folded: Some(folded),
+            },
+            value,
+        })
+    }
+
+    fn effect(&self, key: &Key, head: Head, scratch: &mut String) -> Effect {
+        if self.journal.is_empty() {
+            return Effect::Own;
+        }
+        match self.space.full(key, scratch) {
+            Some(full) => self.journal.effect(self.base(head), full),
+            None => Effect::Own,
+        }
+    }
+
+    /// The version from which the journal counts: below `folded_through` the record has it all.
+    fn base(&self, head: Head) -> Version {
+        match head.folded {
+            Some(folded) if folded < self.folded_through => folded.max(head.own),
+            _ => head.own,
+        }
+    }
+}
