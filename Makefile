@@ -80,9 +80,8 @@ lint: setup-build ## Clippy on everything (warnings are errors in CI)
 setup: ## Install what the build and the tests need; instant when it is all there
 	@tests/tools/setup build test
 
-# What `run` needs is less than what `test` needs.
 .PHONY: setup-build
-setup-build:
+setup-build: ## Install what the build alone needs
 	@tests/tools/setup build
 
 .PHONY: venv
