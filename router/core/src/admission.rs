@@ -59,6 +59,8 @@ pub struct Memory {
     pub folded_through: Version,
     /// What retention has dropped through (NTP64).
     pub floor: u64,
+    /// No tombstone and no wildcard operation is older (NTP64); `None` if there is none at all.
+    pub garbage: Option<u64>,
     /// The wildcard operations.
     pub journal: WildcardJournal,
 }
@@ -78,6 +80,8 @@ pub struct Admitter {
     horizon: Version,
     folded_through: Version,
     floor: u64,
+    garbage: Option<u64>,
+    garbage_sealed: Option<u64>,
     /// How often two different changes of one key had the same stamp.
     ties: u64,
     scratch: String,
@@ -92,6 +96,8 @@ impl Memory {
     pub const FOLDED_THROUGH: &'static [u8] = b"folded";
     /// The row for [`Memory::floor`].
     pub const FLOOR: &'static [u8] = b"floor";
+    /// The row for [`Memory::garbage`].
+    pub const GARBAGE: &'static [u8] = b"garbage";
 }
 
 impl Admitter {
@@ -111,6 +117,8 @@ impl Admitter {
             horizon: memory.horizon,
             folded_through: memory.folded_through,
             floor: memory.floor,
+            garbage: memory.garbage,
+            garbage_sealed: memory.garbage,
             ties: 0,
             scratch: String::new(),
         }
@@ -235,6 +243,7 @@ impl Admitter {
                     });
                 }
                 self.newest = self.newest.max(version);
+                self.note_garbage(version);
                 Admission::Applied(version)
             }
         }
@@ -245,6 +254,15 @@ impl Admitter {
         if self.newest > self.newest_sealed {
             writes.push(mark(Memory::NEWEST, self.newest));
             self.newest_sealed = self.newest;
+        }
+        if self.garbage != self.garbage_sealed {
+            let value = self.garbage.map(|time| time.to_be_bytes().to_vec());
+            writes.push(Write::Row {
+                table: Table::System,
+                key: Memory::GARBAGE.to_vec(),
+                value,
+            });
+            self.garbage_sealed = self.garbage;
         }
     }
 
@@ -257,6 +275,7 @@ impl Admitter {
         // `newest` may stay too high, which costs reads and nothing else; but it must be written
         // with the next batch that is committed.
         self.newest_sealed = self.newest_at_begin;
+        self.garbage_sealed = None;
     }
 
     /// The version of what a key holds whose record has this head.
@@ -302,8 +321,15 @@ impl Admitter {
         writes.push(mark(Memory::HORIZON, self.horizon));
     }
 
+    /// Nothing that could be collected is older than this (NTP64); `None` if there is nothing.
+    #[must_use]
+    pub const fn garbage(&self) -> Option<u64> {
+        self.garbage
+    }
+
     /// Everything below the horizon has been folded into the records: the journal forgets it.
-    pub fn finish_collection(&mut self, writes: &mut Vec<Write<'_>>) {
+    /// `oldest` is the time (NTP64) of the oldest tombstone that was left.
+    pub fn finish_collection(&mut self, oldest: Option<u64>, writes: &mut Vec<Write<'_>>) {
         self.journal_before
             .get_or_insert_with(|| Arc::clone(&self.journal));
         self.folded_through = self.horizon;
@@ -315,6 +341,9 @@ impl Admitter {
                 value: None,
             });
         }
+        let journal = self.journal.iter().map(|op| op.version.stamp.time).min();
+        self.garbage = journal.into_iter().chain(oldest).min();
+        self.seal(writes);
     }
 
     /// Retention drops everything older than `floor` (NTP64); it never goes back.
@@ -379,6 +408,9 @@ impl Admitter {
             self.cache.insert(hash, Some(head));
         }
         self.newest = self.newest.max(version);
+        if version.is_delete() {
+            self.note_garbage(version);
+        }
         if self.rules.history == History::Latest && self.is_hidden(&change.key, head) {
             return Admission::Outdated(version);
         }
@@ -406,6 +438,11 @@ impl Admitter {
             // A wildcard operation between the two may have ended the key before it was overwritten.
             Some(head) => head.folded.is_some_and(|folded| folded > version),
         }
+    }
+
+    fn note_garbage(&mut self, version: Version) {
+        let time = version.stamp.time;
+        self.garbage = Some(self.garbage.map_or(time, |oldest| oldest.min(time)));
     }
 
     fn surely_newest(&self, change: &Change) -> bool {

@@ -6,6 +6,7 @@ mod cache;
 pub mod change;
 pub mod clock;
 pub mod collection;
+pub mod health;
 pub mod key;
 pub mod keyspace;
 pub mod pattern;

@@ -191,7 +191,7 @@ impl Shard {
             }
         }
         let mut writes = Vec::new();
-        self.admitter.finish_collection(&mut writes);
+        self.admitter.finish_collection(None, &mut writes);
         self.store.commit(writes);
     }
 }
