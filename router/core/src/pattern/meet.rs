@@ -5,7 +5,7 @@
 
 use super::number::NumberRange;
 use super::{Chunk, KeyPattern, Part, Word};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use zenoh_keyexpr::OwnedKeyExpr;
 
 /// A key that belongs to both patterns, or `None` if no key does.
@@ -69,7 +69,7 @@ fn meet_chunk(a: &Chunk, b: &Chunk) -> Option<String> {
         b: At::START,
         started: false,
     };
-    let mut came_from: HashMap<Pair, Option<(Pair, Option<char>)>> = HashMap::new();
+    let mut came_from: BTreeMap<Pair, Option<(Pair, Option<char>)>> = BTreeMap::new();
     came_from.insert(start, None);
     let mut queue = VecDeque::from([start]);
     while let Some(pair) = queue.pop_front() {
@@ -96,7 +96,7 @@ fn only_text(chunk: &Chunk) -> Option<&str> {
     }
 }
 
-fn spell(came_from: &HashMap<Pair, Option<(Pair, Option<char>)>>, end: Pair) -> String {
+fn spell(came_from: &BTreeMap<Pair, Option<(Pair, Option<char>)>>, end: Pair) -> String {
     let mut reversed = Vec::new();
     let mut at = end;
     while let Some(Some((before, c))) = came_from.get(&at) {
@@ -156,7 +156,7 @@ fn pick((low, high): (char, char), allowed: impl Fn(char) -> bool) -> Option<cha
         .find(|c| (low..=high).contains(c) && allowed(*c))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
     a: At,
     b: At,
@@ -164,7 +164,7 @@ struct Pair {
     started: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct At {
     state: usize,
     /// A number has just ended, so the next character is no digit.
@@ -254,7 +254,7 @@ impl Automaton {
         self.states[done].free.push(to);
         for (low, high) in range.bounds_by_length() {
             let (low, high) = (low.as_bytes(), high.as_bytes());
-            self.digits(from, done, low, high, (true, true), &mut HashMap::new());
+            self.digits(from, done, low, high, (true, true), &mut BTreeMap::new());
         }
     }
 
@@ -267,7 +267,7 @@ impl Automaton {
         low: &[u8],
         high: &[u8],
         (low_binds, high_binds): (bool, bool),
-        seen: &mut HashMap<(usize, bool, bool), usize>,
+        seen: &mut BTreeMap<(usize, bool, bool), usize>,
     ) {
         let first = if low_binds { low[0] } else { b'0' };
         let last = if high_binds { high[0] } else { b'9' };

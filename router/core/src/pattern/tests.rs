@@ -516,7 +516,7 @@ fn parse_generated(chunks: &[Piecewise]) -> Option<KeyPattern> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
     fn matches_what_the_oracle_matches(
