@@ -1,1 +1,142 @@
-//! The suite that every backend passes.
+//! The suite that every backend passes: one test for each promise of the traits.
+//!
+//! ```ignore
+//! // In the backend's `tests/conformance.rs`; its dev-dependency on this crate has the feature
+//! // `conformance`.
+//! use std::path::Path;
+//! weir_backend_api::conformance!(|_: &Path| MyVolume::new());
+//! ```
+//!
+//! The closure is given a fresh directory for each test and makes the volume; the stores that a test
+//! opens lie inside it ([`crate::StoreSpec::dir`]). It is called again for each restart, as a new
+//! process would. [`crate::Capability`] decides which promises apply.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "the suite's verdict is a panic"
+)]
+
+pub mod lifecycle;
+pub mod records;
+mod samples;
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::{Capability, Durability, Store, StoreSpec, Volume};
+
+/// Tests of a volume; the argument is a closure from a fresh directory to the volume.
+#[macro_export]
+macro_rules! conformance {
+    ($volume:expr) => {
+        $crate::conformance_tests! { $volume;
+            records: [
+                holds_what_was_committed,
+                the_last_write_of_a_batch_wins,
+                forgets_a_key_entirely,
+                keeps_every_key,
+                keeps_values_byte_for_byte,
+                keeps_tombstones_and_folded_heads,
+            ],
+            lifecycle: [
+                says_how_durable_a_commit_is,
+                counts_keys,
+            ],
+        }
+    };
+}
+
+/// Expands to the tests; of use to [`conformance!`] alone.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_tests {
+    ($volume:expr; $($module:ident: [$($name:ident),* $(,)?],)*) => {
+        $($(
+            #[test]
+            fn $name() {
+                $crate::conformance::run($volume, $crate::conformance::$module::$name);
+            }
+        )*)*
+    };
+}
+
+/// A fresh directory, a volume in it, and the store that a test works on.
+pub struct Site {
+    make: Box<dyn Fn(&Path) -> Box<dyn Volume>>,
+    volume: Box<dyn Volume>,
+    root: TempDir,
+}
+
+/// Runs one test on a volume of its own.
+pub fn run<V: Volume + 'static>(make: impl Fn(&Path) -> V + 'static, test: impl FnOnce(&mut Site)) {
+    let root = tempfile::Builder::new()
+        .prefix("weir-conformance-")
+        .tempdir()
+        .unwrap();
+    let make = Box::new(move |dir: &Path| Box::new(make(dir)) as Box<dyn Volume>);
+    let volume = make(root.path());
+    test(&mut Site { make, volume, root });
+}
+
+impl Site {
+    /// The volume.
+    #[must_use]
+    pub fn volume(&self) -> &dyn Volume {
+        &*self.volume
+    }
+
+    /// What the volume says that its stores can do.
+    #[must_use]
+    pub fn can(&self) -> Capability {
+        self.volume.capability()
+    }
+
+    /// A store named `name`, to be created, with history if the volume can.
+    #[must_use]
+    pub fn spec(&self, name: &str) -> StoreSpec {
+        StoreSpec {
+            name: name.to_owned(),
+            dir: self.root.path().join("stores").join(name),
+            create: true,
+            read_only: false,
+            history: self.can().history,
+            destroy_on_close: false,
+        }
+    }
+
+    /// The spec of the store that a test works on.
+    #[must_use]
+    pub fn main(&self) -> StoreSpec {
+        self.spec("main")
+    }
+
+    /// Opens the store that a test works on.
+    #[must_use]
+    pub fn open(&self) -> Box<dyn Store> {
+        self.volume.open(&self.main()).unwrap()
+    }
+
+    /// Makes the volume again, as a new process would.
+    pub fn restart_volume(&mut self) {
+        self.volume = (self.make)(self.root.path());
+    }
+
+    /// Closes the store and opens it again in a new volume.
+    #[must_use]
+    pub fn reopen(&mut self, store: Box<dyn Store>) -> Box<dyn Store> {
+        store.close().unwrap();
+        self.restart_volume();
+        let spec = StoreSpec {
+            create: false,
+            ..self.main()
+        };
+        self.volume.open(&spec).unwrap()
+    }
+}
+
+/// Commits a batch as written as the store can.
+fn commit(store: &dyn Store, batch: &[weir_core::change::Write<'_>]) {
+    store.commit(batch, Durability::Written).unwrap();
+}

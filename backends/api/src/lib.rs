@@ -6,9 +6,12 @@
 //!
 //! A new backend is right when [`conformance!`] passes for it, also behind [`fault::Faulty`].
 
+#[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod error;
+#[cfg(feature = "fault")]
 pub mod fault;
+pub mod recover;
 
 use std::path::PathBuf;
 

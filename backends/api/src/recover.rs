@@ -1,0 +1,82 @@
+//! What a shard remembers across a restart, read back from a store's rows.
+
+use bytes::Bytes;
+use weir_core::{
+    admission::Memory,
+    change::{KeptChange, Table},
+    version::Version,
+    wildcard::WildcardJournal,
+};
+
+use crate::{Error, ErrorKind, Result, Store};
+
+/// Journal rows read at a time.
+const PAGE_ROWS: usize = 1024;
+
+/// What an [`Admitter`](weir_core::admission::Admitter) over this store was before it was closed. An
+/// empty store remembers nothing. Costs a read for each mark and for each 1024 wildcard operations.
+///
+/// # Errors
+/// Any of the store; [`ErrorKind::Corrupt`] if a row is not what it should be.
+pub fn memory(store: &dyn Store) -> Result<Memory> {
+    Ok(Memory {
+        newest: version(store, Memory::NEWEST)?,
+        horizon: version(store, Memory::HORIZON)?,
+        folded_through: version(store, Memory::FOLDED_THROUGH)?,
+        floor: time(store, Memory::FLOOR)?.unwrap_or_default(),
+        garbage: time(store, Memory::GARBAGE)?,
+        journal: journal(store)?,
+    })
+}
+
+fn version(store: &dyn Store, name: &'static [u8]) -> Result<Version> {
+    let Some(value) = mark(store, name)? else {
+        return Ok(Version::ZERO);
+    };
+    Version::from_bytes(&value).ok_or_else(|| corrupt(name, "not a version"))
+}
+
+fn time(store: &dyn Store, name: &'static [u8]) -> Result<Option<u64>> {
+    let Some(value) = mark(store, name)? else {
+        return Ok(None);
+    };
+    let bytes = value.as_slice().try_into();
+    let bytes = bytes.map_err(|_| corrupt(name, "not a time"))?;
+    Ok(Some(u64::from_be_bytes(bytes)))
+}
+
+fn mark(store: &dyn Store, name: &'static [u8]) -> Result<Option<Vec<u8>>> {
+    let mut rows = store.rows(Table::System, name, 1)?;
+    Ok(rows
+        .pop()
+        .filter(|(key, _)| key == name)
+        .map(|(_, value)| value))
+}
+
+fn journal(store: &dyn Store) -> Result<WildcardJournal> {
+    let mut journal = WildcardJournal::default();
+    let mut from = Vec::new();
+    loop {
+        let rows = store.rows(Table::Wildcards, &from, PAGE_ROWS)?;
+        let is_last = rows.len() < PAGE_ROWS;
+        for (key, value) in rows {
+            let Some(KeptChange::Wildcard(change)) = KeptChange::decode(&Bytes::from(value)) else {
+                return Err(corrupt(&key, "not a wildcard operation"));
+            };
+            // A change at rest is always stamped.
+            let stamp = change.stamp.unwrap_or_default();
+            journal.insert(change.into_op(stamp));
+            from = key;
+        }
+        if is_last {
+            return Ok(journal);
+        }
+        // The next page begins with the smallest key above the last one.
+        from.push(0);
+    }
+}
+
+fn corrupt(row: &[u8], what: &str) -> Error {
+    let message = format!("row `{}` is {what}", row.escape_ascii());
+    Error::new(ErrorKind::Corrupt, message)
+}
