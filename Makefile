@@ -20,11 +20,20 @@ export WEIR_PYTHON := $(CARGO_TARGET_DIR)/venv/bin/python
 
 # In CI a warning is an error and Cargo.lock must already be right.
 LOCKED := $(if $(CI),--locked)
+CLIPPY := cargo clippy --release --all-targets $(LOCKED)
 DENY_WARNINGS := -- -D warnings
 RUN_TESTS := tests/tools/run-tests
 
 # The crates that compile in seconds: no Zenoh, no RocksDB.
-FAST := weir-core weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-sim weir-tidy
+FAST_CRATES := weir-core weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-sim weir-tidy
+FAST := $(FAST_CRATES:%=-p %)
+# All others. They are built apart, because Cargo unites the features of what it builds together:
+# with proptest beside it, Zenoh would be compiled again after `make run` (tests/tools/build-once).
+REST := --workspace $(FAST_CRATES:%=--exclude %)
+
+FAST_TESTS := cargo test --release --no-fail-fast $(FAST) $(LOCKED)
+# The programs that the tests start, then the tests.
+REST_TESTS := cargo build --release --all-targets $(REST) $(LOCKED) && cargo test --release --no-fail-fast $(REST) $(LOCKED)
 # Tests that take minutes (kill -9 in a loop, full disks, a million keys) live in files named
 # tests/slow*.rs, so that a name and no attribute tells them apart.
 SLOW := 'slow*'
@@ -49,17 +58,19 @@ demo: setup-build ## Three shard routers and a real flight log, checked sample b
 test: setup venv ## Everything: format, clippy, all tests, the slow ones and the real client included
 	@$(RUN_TESTS) \
 	    "format: cargo fmt --all --check" \
-	    "clippy: cargo clippy --release --workspace --all-targets $(LOCKED) $(DENY_WARNINGS)" \
-	    "tests: cargo build --release --workspace --bins --examples $(LOCKED) && cargo test --release --workspace --no-fail-fast $(LOCKED)"
+	    "clippy, fast crates: $(CLIPPY) $(FAST) $(DENY_WARNINGS)" \
+	    "clippy, the rest: $(CLIPPY) $(REST) $(DENY_WARNINGS)" \
+	    "one build: tests/tools/build-once $(REST)" \
+	    "fast crates: $(FAST_TESTS)" \
+	    "the rest: $(REST_TESTS)"
 
 .PHONY: test-fast
 test-fast: setup-build ## The tests of the pure crates only: seconds, no Zenoh, no RocksDB
-	@$(RUN_TESTS) "fast: cargo test --release --no-fail-fast $(FAST:%=-p %) $(LOCKED)"
+	@$(RUN_TESTS) "fast crates: $(FAST_TESTS)"
 
 .PHONY: test-slow
 test-slow: setup venv ## The tests that take minutes, alone (`make test` has them too)
-	@$(RUN_TESTS) \
-	    "slow: cargo build --release --workspace --bins --examples $(LOCKED) && cargo test --release --workspace --no-fail-fast --test $(SLOW) $(LOCKED)"
+	@$(RUN_TESTS) "slow: $(REST_TESTS) --test $(SLOW)"
 
 .PHONY: sim
 sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one
@@ -67,12 +78,13 @@ sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one
 
 .PHONY: bench
 bench: setup-build ## Measure the router against its yardsticks
-	cargo build --release --workspace --bins $(LOCKED)
+	cargo build --release -p weir -p weir-bench --bins $(LOCKED)
 	cargo run --release -p weir-bench $(LOCKED) -- $(BENCH)
 
 .PHONY: lint
 lint: setup-build ## Clippy on everything (warnings are errors in CI)
-	cargo clippy --release --workspace --all-targets $(LOCKED) $(if $(CI),$(DENY_WARNINGS))
+	$(CLIPPY) $(FAST) $(if $(CI),$(DENY_WARNINGS))
+	$(CLIPPY) $(REST) $(if $(CI),$(DENY_WARNINGS))
 
 ##@ Keep house
 

@@ -172,8 +172,10 @@ fn check_manifest(
             ));
         }
     }
+    // A crate that is a workspace of its own, such as one that builds the stock router, has no
+    // lints of ours to take.
     let inherits = table.get("lints").and_then(|lints| lints.get("workspace"));
-    if inherits.and_then(Value::as_bool) != Some(true) {
+    if !table.contains_key("workspace") && inherits.and_then(Value::as_bool) != Some(true) {
         problems.push(file.problem(
             0,
             "the crate does not take the lints of the workspace",
@@ -403,6 +405,11 @@ mod tests {
         assert_eq!(
             found,
             ["router/Cargo.toml:0: the crate does not take the lints of the workspace"]
+        );
+        let alone = "[package]\nname = \"stock\"\n[workspace]\n[dependencies]\nzenoh = \"1\"\n";
+        assert_eq!(
+            findings(check, &[("tests/bench/stock/Cargo.toml", alone)]),
+            [""; 0]
         );
         let found = findings(check, &[("router/Cargo.toml", "[package")]);
         assert!(
