@@ -17,9 +17,12 @@
     reason = "the suite's verdict is a panic"
 )]
 
+pub mod history;
 pub mod lifecycle;
+pub mod ranges;
 pub mod records;
 mod samples;
+pub mod tables;
 
 use std::path::Path;
 
@@ -40,9 +43,31 @@ macro_rules! conformance {
                 keeps_values_byte_for_byte,
                 keeps_tombstones_and_folded_heads,
             ],
+            ranges: [
+                scans_ranges_in_both_directions,
+                scans_are_independent,
+                a_snapshot_is_one_moment,
+                readers_see_whole_batches,
+            ],
+            history: [
+                history_takes_each_version_once,
+                history_is_read_by_key_and_version,
+                a_snapshot_of_history_is_one_moment,
+            ],
+            tables: [
+                tables_keep_their_rows,
+            ],
             lifecycle: [
                 says_how_durable_a_commit_is,
                 counts_keys,
+                a_restart_loses_nothing,
+                a_drop_without_close_loses_nothing,
+                read_only_refuses_writes,
+                an_absent_store_is_an_error,
+                destroys_on_close,
+                a_second_open_is_refused,
+                stores_are_apart,
+                a_refused_batch_leaves_nothing,
             ],
         }
     };
