@@ -20,20 +20,17 @@ export WEIR_PYTHON := $(CARGO_TARGET_DIR)/venv/bin/python
 
 # In CI a warning is an error and Cargo.lock must already be right.
 LOCKED := $(if $(CI),--locked)
-CLIPPY := cargo clippy --release --all-targets $(LOCKED)
+CLIPPY := cargo clippy --release --workspace --all-targets $(LOCKED)
 DENY_WARNINGS := -- -D warnings
 RUN_TESTS := tests/tools/run-tests
 
 # The crates that compile in seconds: no Zenoh, no RocksDB.
-FAST_CRATES := weir-core weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-sim weir-tidy
-FAST := $(FAST_CRATES:%=-p %)
-# All others. They are built apart, because Cargo unites the features of what it builds together:
-# with proptest beside it, Zenoh would be compiled again after `make run` (tests/tools/build-once).
-REST := --workspace $(FAST_CRATES:%=--exclude %)
+PURE_CRATES := weir-core weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-sim weir-tidy
+PURE := $(PURE_CRATES:%=-p %)
 
-FAST_TESTS := cargo test --release --no-fail-fast $(FAST) $(LOCKED)
-# The programs that the tests start, then the tests.
-REST_TESTS := cargo build --release --all-targets $(REST) $(LOCKED) && cargo test --release --no-fail-fast $(REST) $(LOCKED)
+CARGO_TEST := cargo test --release --no-fail-fast $(LOCKED)
+# The programs that the tests start have to be there before them.
+BUILD_ALL := cargo build --release --workspace --all-targets $(LOCKED)
 # Tests that take minutes (kill -9 in a loop, full disks, a million keys) live in files named
 # tests/slow*.rs, so that a name and no attribute tells them apart.
 SLOW := 'slow*'
@@ -58,19 +55,17 @@ demo: setup-build ## Three shard routers and a real flight log, checked sample b
 test: setup venv ## Everything: format, clippy, all tests, the slow ones and the real client included
 	@$(RUN_TESTS) \
 	    "format: cargo fmt --all --check" \
-	    "clippy, fast crates: $(CLIPPY) $(FAST) $(DENY_WARNINGS)" \
-	    "clippy, the rest: $(CLIPPY) $(REST) $(DENY_WARNINGS)" \
-	    "one build: tests/tools/build-once $(REST)" \
-	    "fast crates: $(FAST_TESTS)" \
-	    "the rest: $(REST_TESTS)"
+	    "clippy: $(CLIPPY) $(DENY_WARNINGS)" \
+	    "one build: tests/tools/build-once rocksdb zenoh zenoh-plugin-rest -- --workspace" \
+	    "tests: $(BUILD_ALL) && $(CARGO_TEST) --workspace"
 
 .PHONY: test-fast
 test-fast: setup-build ## The tests of the pure crates only: seconds, no Zenoh, no RocksDB
-	@$(RUN_TESTS) "fast crates: $(FAST_TESTS)"
+	@$(RUN_TESTS) "pure crates: $(CARGO_TEST) $(PURE)"
 
 .PHONY: test-slow
 test-slow: setup venv ## The tests that take minutes, alone (`make test` has them too)
-	@$(RUN_TESTS) "slow: $(REST_TESTS) --test $(SLOW)"
+	@$(RUN_TESTS) "slow: $(BUILD_ALL) && $(CARGO_TEST) --workspace --test $(SLOW)"
 
 .PHONY: sim
 sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one
@@ -78,13 +73,12 @@ sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one
 
 .PHONY: bench
 bench: setup-build ## Measure the router against its yardsticks
-	cargo build --release -p weir -p weir-bench --bins $(LOCKED)
-	cargo run --release -p weir-bench $(LOCKED) -- $(BENCH)
+	cargo build --release -p weir -p weir-bench $(LOCKED)
+	$(CARGO_TARGET_DIR)/release/weir-bench $(BENCH)
 
 .PHONY: lint
 lint: setup-build ## Clippy on everything (warnings are errors in CI)
-	$(CLIPPY) $(FAST) $(if $(CI),$(DENY_WARNINGS))
-	$(CLIPPY) $(REST) $(if $(CI),$(DENY_WARNINGS))
+	$(CLIPPY) $(if $(CI),$(DENY_WARNINGS))
 
 ##@ Keep house
 
