@@ -60,7 +60,7 @@ test: setup venv ## Everything: format, clippy, all tests, the slow ones and the
 	    "tests: $(BUILD_ALL) && $(CARGO_TEST) --workspace"
 
 .PHONY: test-fast
-test-fast: setup-build ## The tests of the pure crates only: seconds, no Zenoh, no RocksDB
+test-fast: setup ## The tests of the pure crates only: seconds, no Zenoh, no RocksDB
 	@$(RUN_TESTS) "pure crates: $(CARGO_TEST) $(PURE)"
 
 .PHONY: test-slow
