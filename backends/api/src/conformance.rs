@@ -17,8 +17,12 @@
     reason = "the suite's verdict is a panic"
 )]
 
+pub mod admission;
+pub mod faults;
+pub mod harness;
 pub mod history;
 pub mod lifecycle;
+pub mod model;
 pub mod ranges;
 pub mod records;
 mod samples;
@@ -69,6 +73,15 @@ macro_rules! conformance {
                 stores_are_apart,
                 a_refused_batch_leaves_nothing,
             ],
+            admission: [
+                any_order_ends_alike,
+                any_order_ends_alike_with_history,
+                collections_bring_nothing_back,
+                each_change_has_its_admission,
+                the_future_waits,
+                the_memory_comes_back,
+                a_broken_row_is_told,
+            ],
         }
     };
 }
@@ -87,9 +100,12 @@ macro_rules! conformance_tests {
     };
 }
 
+/// From a fresh directory to the volume.
+type Make = Box<dyn Fn(&Path) -> Box<dyn Volume>>;
+
 /// A fresh directory, a volume in it, and the store that a test works on.
 pub struct Site {
-    make: Box<dyn Fn(&Path) -> Box<dyn Volume>>,
+    make: Make,
     volume: Box<dyn Volume>,
     root: TempDir,
 }
@@ -143,9 +159,15 @@ impl Site {
         self.volume.open(&self.main()).unwrap()
     }
 
+    /// Another volume on the same directory.
+    #[must_use]
+    pub fn make_volume(&self) -> Box<dyn Volume> {
+        (self.make)(self.root.path())
+    }
+
     /// Makes the volume again, as a new process would.
     pub fn restart_volume(&mut self) {
-        self.volume = (self.make)(self.root.path());
+        self.volume = self.make_volume();
     }
 
     /// Closes the store and opens it again in a new volume.

@@ -184,3 +184,17 @@ pub trait Snapshot {
         direction: Direction,
     ) -> Rows<'s>;
 }
+
+impl<V: Volume + ?Sized> Volume for Box<V> {
+    fn kind(&self) -> &'static str {
+        (**self).kind()
+    }
+
+    fn capability(&self) -> Capability {
+        (**self).capability()
+    }
+
+    fn open(&self, spec: &StoreSpec) -> Result<Box<dyn Store>> {
+        (**self).open(spec)
+    }
+}

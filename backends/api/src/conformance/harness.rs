@@ -1,0 +1,361 @@
+//! The smallest complete driver of a shard: an admitter over a store, every step one batch.
+//!
+//! It does what a router's shard does, in the same order, on one thread: read the heads that
+//! admission asks for, decide, seal, commit, and take back on failure. It panics on nothing that a
+//! store may answer.
+
+use bytes::Bytes;
+use weir_core::{
+    admission::{Admitter, History, Rules},
+    change::{Admission, Change, KeptChange, Table, Write},
+    collection::{self, Collect},
+    key::{Key, KeyRange},
+    keyexpr::keyexpr,
+    keyspace::KeySpace,
+    record::Record,
+    version::Version,
+    view::Live,
+};
+
+use super::model::{Op, State, covers};
+use crate::{Direction, Durability, Error, ErrorKind, Result, Store, recover};
+
+/// Rows that are folded, collected or released in one batch: small, so that tests need several.
+const BATCH_ROWS: usize = 3;
+
+/// An admitter over a store.
+pub struct Shard {
+    store: Box<dyn Store>,
+    admitter: Admitter,
+    rules: Rules,
+    /// The time that changes are judged at (NTP64).
+    pub now: u64,
+}
+
+/// A maintenance write that outlives the read it came from.
+enum Kept {
+    Fold(Key, Record),
+    Forget(Key),
+}
+
+impl Shard {
+    /// A shard that continues where the store was left.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn new(store: Box<dyn Store>, rules: Rules, now: u64) -> Result<Self> {
+        let memory = recover::memory(&*store)?;
+        let admitter = Admitter::new(rules.clone(), KeySpace::default(), memory);
+        Ok(Self {
+            store,
+            admitter,
+            rules,
+            now,
+        })
+    }
+
+    /// The store, as it was left; what the admitter knew is gone.
+    #[must_use]
+    pub fn into_store(self) -> Box<dyn Store> {
+        self.store
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The judge.
+    #[must_use]
+    pub const fn admitter(&self) -> &Admitter {
+        &self.admitter
+    }
+
+    /// Forgets everything that is not in the store, as a restart does.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn forget(&mut self) -> Result<()> {
+        let memory = recover::memory(&*self.store)?;
+        self.admitter = Admitter::new(self.rules.clone(), KeySpace::default(), memory);
+        Ok(())
+    }
+
+    /// Decides a batch and commits it. On an error nothing was decided; the same batch may be offered
+    /// again, to this shard or, after a reopening, to the next.
+    ///
+    /// Whatever a delete without a stamp was found to mean is written into the batch, so that offering
+    /// it again cannot make it mean something else: after a commit in doubt, a put behind it in the
+    /// same batch may be held already. A wildcard delete without a stamp means one delete of each key
+    /// that is held before the batch: offer it alone.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn offer(&mut self, batch: &mut Vec<Op>) -> Result<Vec<Admission>> {
+        self.expand(batch)?;
+        let mut writes = Vec::new();
+        let mut admissions = Vec::new();
+        self.admitter.begin();
+        self.learn(batch)?;
+        for op in batch.iter() {
+            admissions.push(match op {
+                Op::Key(change) => self.admitter.admit(self.now, change, false, &mut writes),
+                Op::Wildcard(change) => {
+                    let change = change.clone();
+                    self.admitter
+                        .admit_wildcard(self.now, change, false, &mut writes)
+                }
+                Op::Nothing => Admission::Nothing,
+            });
+        }
+        let done = self.commit(writes);
+        for (op, admission) in batch.iter_mut().zip(&admissions) {
+            decide(op, *admission);
+        }
+        done.map(|()| admissions)
+    }
+
+    /// Applies what was parked and is due now.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn release(&mut self) -> Result<Vec<Op>> {
+        let mut released = Vec::new();
+        loop {
+            let due = self.due()?;
+            if due.is_empty() {
+                return Ok(released);
+            }
+            let (rows, ops): (Vec<Vec<u8>>, Vec<Op>) = due.into_iter().unzip();
+            let mut writes = Vec::new();
+            self.admitter.begin();
+            self.learn(&ops)?;
+            for (row, op) in rows.into_iter().zip(&ops) {
+                match op {
+                    Op::Key(change) => _ = self.admitter.admit(self.now, change, true, &mut writes),
+                    Op::Wildcard(change) => {
+                        let change = change.clone();
+                        self.admitter
+                            .admit_wildcard(self.now, change, true, &mut writes);
+                    }
+                    Op::Nothing => {}
+                }
+                writes.push(Write::Row {
+                    table: Table::Parked,
+                    key: row,
+                    value: None,
+                });
+            }
+            self.commit(writes)?;
+            released.extend(ops);
+        }
+    }
+
+    /// Folds what the journal says into every record, as the background job does.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn fold(&mut self) -> Result<()> {
+        let view = self.admitter.view(self.now);
+        let mut scratch = String::new();
+        self.maintain(|key, record| {
+            let folded = view.fold(key, record, &mut scratch);
+            folded.map(|folded| Kept::Fold(key.clone(), folded))
+        })
+    }
+
+    /// Collects tombstones and wildcard operations below `old` ([`collection`]). May fail at any
+    /// write and be begun again.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn collect(&mut self, old: Version) -> Result<()> {
+        let view = self.admitter.view(self.now);
+        let mut scratch = String::new();
+        let mut bound = None;
+        for (key, record) in self.records()? {
+            bound = bound.max(collection::bound_of(
+                &view,
+                &key,
+                &record,
+                old,
+                &mut scratch,
+            ));
+        }
+        let journal = view.journal.iter().map(|op| op.version);
+        let Some(mut horizon) = bound.into_iter().chain(journal.filter(|v| *v < old)).max() else {
+            return Ok(());
+        };
+        // What bounds is below the horizon itself.
+        horizon.hash += 1;
+        let mut writes = Vec::new();
+        self.admitter.begin();
+        self.admitter.raise_horizon(horizon, &mut writes);
+        self.commit(writes)?;
+        let horizon = self.admitter.horizon();
+        let history = self.admitter.history();
+        self.maintain(|key, record| {
+            match collection::collect(&view, history, key, record, horizon, &mut scratch) {
+                Collect::Keep => None,
+                Collect::Forget => Some(Kept::Forget(key.clone())),
+                Collect::Fold(folded) => Some(Kept::Fold(key.clone(), folded)),
+            }
+        })?;
+        let mut oldest = None;
+        for (key, record) in self.records()? {
+            let version = view.effective(&key, record.head, &mut scratch);
+            if version.is_delete() {
+                let time = version.stamp.time;
+                oldest = Some(oldest.map_or(time, |oldest: u64| oldest.min(time)));
+            }
+        }
+        let mut writes = Vec::new();
+        self.admitter.begin();
+        self.admitter.finish_collection(oldest, &mut writes);
+        self.commit(writes)
+    }
+
+    /// What a query for everything would answer.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn state(&self) -> Result<State> {
+        // The view before the snapshot, as every reader takes them.
+        let view = self.admitter.view(self.now);
+        let mut scratch = String::new();
+        let mut state = State::new();
+        for (key, record) in self.records()? {
+            if let Some(Live { version, value }) = view.live(&key, record, &mut scratch) {
+                state.insert(key.to_string(), (version, value));
+            }
+        }
+        Ok(state)
+    }
+
+    /// Every latest record.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn records(&self) -> Result<Vec<(Key, Record)>> {
+        let snapshot = self.store.snapshot()?;
+        let rows = snapshot.latest(&KeyRange::all(), Direction::Forward);
+        rows.collect()
+    }
+
+    /// Turns each wildcard delete without a stamp into one delete of each key that it covers.
+    fn expand(&self, batch: &mut Vec<Op>) -> Result<()> {
+        let unstamped = |op: &Op| matches!(op, Op::Wildcard(change) if change.stamp.is_none());
+        while let Some(at) = batch.iter().position(unstamped) {
+            let Op::Wildcard(change) = &batch[at] else {
+                break;
+            };
+            let deletes = self.held(&change.expr)?.into_iter().map(|key| {
+                Op::Key(Change {
+                    key,
+                    stamp: None,
+                    value: None,
+                })
+            });
+            batch.splice(at..=at, deletes);
+        }
+        Ok(())
+    }
+
+    fn held(&self, expr: &keyexpr) -> Result<Vec<Key>> {
+        let keys = self.records()?.into_iter().map(|(key, _)| key);
+        Ok(keys.filter(|key| covers(expr, key)).collect())
+    }
+
+    fn learn(&mut self, ops: &[Op]) -> Result<()> {
+        let changes = ops.iter().filter_map(|op| match op {
+            Op::Key(change) => Some(change),
+            _ => None,
+        });
+        let keys: Vec<&Key> = changes
+            .filter(|change| self.admitter.must_read(change))
+            .map(|change| &change.key)
+            .collect();
+        for (key, head) in keys.iter().zip(self.store.heads(&keys)?) {
+            self.admitter.learn(key, head);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, mut writes: Vec<Write<'_>>) -> Result<()> {
+        self.admitter.seal(&mut writes);
+        let done = self.store.commit(&writes, Durability::Written);
+        if done.is_err() {
+            self.admitter.abort();
+        }
+        done.map(|_| ())
+    }
+
+    /// Rewrites records a few at a time.
+    fn maintain(&mut self, mut rewrite: impl FnMut(&Key, &Record) -> Option<Kept>) -> Result<()> {
+        let kept: Vec<Kept> = self
+            .records()?
+            .iter()
+            .filter_map(|(key, record)| rewrite(key, record))
+            .collect();
+        for part in kept.chunks(BATCH_ROWS) {
+            let writes = part.iter().map(|kept| match kept {
+                Kept::Fold(key, record) => Write::Latest {
+                    key,
+                    record: record.as_ref(),
+                },
+                Kept::Forget(key) => Write::ForgetLatest { key },
+            });
+            self.admitter.begin();
+            self.commit(writes.collect())?;
+            for kept in part {
+                match kept {
+                    Kept::Fold(key, record) => self.admitter.learn(key, Some(record.head)),
+                    Kept::Forget(key) => self.admitter.learn(key, None),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first few parked changes that are due, with their rows.
+    fn due(&self) -> Result<Vec<(Vec<u8>, Op)>> {
+        let mut due = Vec::new();
+        for (row, bytes) in self.store.rows(Table::Parked, &[], BATCH_ROWS)? {
+            let op = match KeptChange::decode(&Bytes::from(bytes)) {
+                Some(KeptChange::Key(change)) => Op::Key(change),
+                Some(KeptChange::Wildcard(change)) => Op::Wildcard(change),
+                None => return Err(Error::new(ErrorKind::Corrupt, "a parked row is no change")),
+            };
+            let time = super::model::stamp_of(&op).unwrap_or_default().time;
+            if time > self.now.saturating_add(self.rules.drift) {
+                break;
+            }
+            due.push((row, op));
+        }
+        Ok(due)
+    }
+}
+
+/// What the tests' shards are told: a small cache, so that reads and rotations happen.
+#[must_use]
+pub const fn rules(history: History) -> Rules {
+    Rules {
+        history,
+        drift: 100,
+        age_max: None,
+        cache_keys: 2,
+    }
+}
+
+/// Writes what a delete without a stamp was found to mean into it.
+fn decide(op: &mut Op, admission: Admission) {
+    let Op::Key(change) = op else { return };
+    if change.stamp.is_some() || change.value.is_some() {
+        return;
+    }
+    match admission.version() {
+        Some(version) => change.stamp = Some(version.stamp),
+        None => *op = Op::Nothing,
+    }
+}
