@@ -316,7 +316,13 @@ impl Admitter {
 
     /// Begins to forget what lies below `horizon`: from here on changes below it are judged with
     /// care. To be written before the first tombstone is dropped; see [`crate::collection`].
+    /// A time series takes late changes however late they are, so there it goes no further than what
+    /// retention has dropped: a forgotten wildcard delete would bring back what it deleted.
     pub fn raise_horizon(&mut self, horizon: Version, writes: &mut Vec<Write<'_>>) {
+        let horizon = match self.rules.history {
+            History::Latest => horizon,
+            History::All => horizon.min(crate::collection::before(self.floor)),
+        };
         self.horizon = self.horizon.max(horizon);
         writes.push(mark(Memory::HORIZON, self.horizon));
     }
