@@ -82,6 +82,12 @@ macro_rules! conformance {
                 the_memory_comes_back,
                 a_broken_row_is_told,
             ],
+            faults: [
+                passing_faults_lose_nothing,
+                doubts_and_crashes_lose_nothing,
+                a_crash_at_any_write_loses_nothing,
+                a_full_store_resumes,
+            ],
         }
     };
 }

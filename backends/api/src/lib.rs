@@ -185,6 +185,20 @@ pub trait Snapshot {
     ) -> Rows<'s>;
 }
 
+impl<V: Volume + ?Sized> Volume for &V {
+    fn kind(&self) -> &'static str {
+        (**self).kind()
+    }
+
+    fn capability(&self) -> Capability {
+        (**self).capability()
+    }
+
+    fn open(&self, spec: &StoreSpec) -> Result<Box<dyn Store>> {
+        (**self).open(spec)
+    }
+}
+
 impl<V: Volume + ?Sized> Volume for Box<V> {
     fn kind(&self) -> &'static str {
         (**self).kind()

@@ -30,6 +30,9 @@ pub struct Shard {
     rules: Rules,
     /// The time that changes are judged at (NTP64).
     pub now: u64,
+    /// What became of the batch offered last, whether or not it could be committed; empty if it was
+    /// not decided.
+    pub decided: Vec<Admission>,
 }
 
 /// A maintenance write that outlives the read it came from.
@@ -51,6 +54,7 @@ impl Shard {
             admitter,
             rules,
             now,
+            decided: Vec::new(),
         })
     }
 
@@ -93,6 +97,7 @@ impl Shard {
     /// # Errors
     /// Any of the store.
     pub fn offer(&mut self, batch: &mut Vec<Op>) -> Result<Vec<Admission>> {
+        self.decided.clear();
         self.expand(batch)?;
         let mut writes = Vec::new();
         let mut admissions = Vec::new();
@@ -113,6 +118,7 @@ impl Shard {
         for (op, admission) in batch.iter_mut().zip(&admissions) {
             decide(op, *admission);
         }
+        self.decided.clone_from(&admissions);
         done.map(|()| admissions)
     }
 
