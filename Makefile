@@ -16,10 +16,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # What the tests are told: the router they start and the Python that has the real Zenoh client.
 export WEIR_BIN := $(CARGO_TARGET_DIR)/release/weir
-# Where the benchmarks find the stock router, if `bench-stock` has built it.
-export WEIR_BENCH_STOCK ?= $(CARGO_TARGET_DIR)/stock
 export WEIR_PYTHON := $(CARGO_TARGET_DIR)/venv/bin/python
-# Where the stock router is built that the benchmarks compare with.
+# Where the benchmarks find the stock router, if `bench-stock` has built it.
 export WEIR_BENCH_STOCK ?= $(CARGO_TARGET_DIR)/stock
 
 # In CI a warning is an error and Cargo.lock must already be right.
@@ -82,10 +80,6 @@ bench: setup-build ## Measure the router against its yardsticks; BENCH="--quick"
 
 .PHONY: bench-stock
 bench-stock: setup-build ## Build the stock router for `bench` to compare with (an hour, outside the checkout)
-	tests/bench/stock/build $(WEIR_BENCH_STOCK)
-
-.PHONY: bench-stock
-bench-stock: setup-build ## Build the stock router, for `make bench` to compare with (an hour of CPU)
 	tests/bench/stock/build $(WEIR_BENCH_STOCK)
 
 .PHONY: lint

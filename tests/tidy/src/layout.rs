@@ -147,7 +147,15 @@ fn check_script(file: &File, problems: &mut Vec<Problem>) {
 }
 
 fn check_targets(makefile: &File, problems: &mut Vec<Problem>) {
+    let mut names = BTreeSet::new();
     for target in makefile::targets(makefile) {
+        if !names.insert(target.name) {
+            problems.push(makefile.problem(
+                target.line,
+                format!("`{}` is there twice, and make takes the last", target.name),
+                "keep one of the two",
+            ));
+        }
         if target.help.is_none() {
             problems.push(makefile.problem(
                 target.line,
