@@ -3,6 +3,7 @@
 //! Nothing here is synced: the log holds what a crash could take, until [`Files::sync`].
 
 use std::{
+    collections::{BTreeSet, HashSet},
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind as Io, Read, Write},
     os::unix::fs::OpenOptionsExt,
@@ -13,6 +14,11 @@ use crate::{
     names::{CONFLICT, SIDECAR},
     row::{FileId, Stat, modified},
 };
+
+/// More files than this are synced by one call for the whole file system: a sync for each is then
+/// dearer than writing out what others have written there.
+#[cfg(target_os = "linux")]
+const FILES_SYNCED_ALONE_MAX: usize = 64;
 
 /// The storage's directory.
 #[derive(Clone, Debug)]
@@ -176,29 +182,27 @@ impl Files {
         Ok(false)
     }
 
-    /// Puts everything that was published or withdrawn on the disk.
-    #[cfg(target_os = "linux")]
-    pub fn sync(&self) -> io::Result<()> {
-        // One call for the file system: the files of a checkpoint are many, and mostly written back.
-        Ok(rustix::fs::syncfs(File::open(&self.dir)?)?)
-    }
-
-    /// Puts everything that was published or withdrawn on the disk.
-    #[cfg(not(target_os = "linux"))]
-    pub fn sync(&self) -> io::Result<()> {
-        fn walk(dir: &Path) -> io::Result<()> {
-            for entry in fs::read_dir(dir)? {
-                let entry = entry?;
-                let kind = entry.file_type()?;
-                if kind.is_dir() {
-                    walk(&entry.path())?;
-                } else if kind.is_file() {
-                    File::open(entry.path())?.sync_all()?;
+    /// Puts the files of these paths on the disk, or that they are gone.
+    pub fn sync(&self, changed: &HashSet<String>) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if changed.len() > FILES_SYNCED_ALONE_MAX {
+            return Ok(rustix::fs::syncfs(File::open(&self.dir)?)?);
+        }
+        let mut dirs = BTreeSet::new();
+        for path in changed {
+            for place in [self.dir.join(path), self.conflict(path)] {
+                if is_file(&place)? {
+                    File::open(place)?.sync_all()?;
                 }
             }
-            File::open(dir)?.sync_all()
+            dirs.extend(Path::new(path).ancestors().skip(1));
         }
-        walk(&self.dir)
+        for dir in dirs {
+            if let Some(dir) = present(File::open(self.dir.join(dir)))? {
+                dir.sync_all()?;
+            }
+        }
+        Ok(())
     }
 
     fn conflict(&self, path: &str) -> PathBuf {
@@ -206,11 +210,6 @@ impl Files {
     }
 
     fn make_parents(&self, path: &str) -> io::Result<()> {
-        // Mostly they are there.
-        let parent = path.rfind('/').map_or("", |at| &path[..at]);
-        if parent.is_empty() {
-            return Ok(());
-        }
         for (at, _) in path.match_indices('/') {
             let dir = self.dir.join(&path[..at]);
             match present(fs::symlink_metadata(&dir))? {

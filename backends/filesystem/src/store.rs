@@ -1,7 +1,7 @@
 //! A store: opening and recovery, batches, checkpoints, closing.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -50,12 +50,12 @@ struct Writer {
     log: Log,
     /// Sequence of the batch committed last.
     seq: u64,
+    /// Paths of the files that the log is needed for.
+    changed: HashSet<String>,
     /// Something failed that leaves it unknown what reached the disk or the index.
     poisoned: bool,
     /// Held as long as the store is open.
     _lock: File,
-    #[cfg(test)]
-    probe: tests::Probe,
 }
 
 /// Where a crash is tried.
@@ -119,10 +119,9 @@ impl FilesystemStore {
             shared: Arc::clone(&shared),
             log,
             seq,
+            changed: HashSet::new(),
             poisoned: false,
             _lock: lock,
-            #[cfg(test)]
-            probe: tests::Probe,
         };
         writer.recover(&path)?;
         Ok(Self {
@@ -290,13 +289,14 @@ impl Writer {
     /// Makes everything safe without the log, and empties it.
     fn checkpoint(&mut self) -> Result<()> {
         self.poisoned = true;
-        let synced = self.shared.files.sync();
+        let synced = self.shared.files.sync(&self.changed);
         synced.map_err(|e| Error::new(ErrorKind::Poisoned, "cannot sync the files").because(e))?;
         self.step(Step::FilesSynced);
         self.shared.index.checkpoint()?;
         self.step(Step::IndexSynced);
         self.log.cut()?;
         self.step(Step::Cut);
+        self.changed.clear();
         self.poisoned = false;
         Ok(())
     }
@@ -334,6 +334,8 @@ impl Writer {
         shared
             .readers
             .publish(last.keys().map(|key| (*key).clone()));
+        let paths = last.keys().filter_map(|key| names::path_of(key));
+        self.changed.extend(paths.map(str::to_owned));
         let writing = shared.index.write()?;
         let mut kept = Vec::new();
         {
@@ -370,17 +372,12 @@ impl Writer {
         Ok(())
     }
 
-    #[cfg(not(test))]
-    #[expect(
-        clippy::unused_self,
-        clippy::needless_pass_by_ref_mut,
-        reason = "see the other one"
-    )]
-    const fn step(&mut self, _: Step) {}
-
-    #[cfg(test)]
-    fn step(&mut self, step: Step) {
-        self.probe.at(step, self.shared.files.dir());
+    /// Passes a point at which a crash is tried.
+    fn step(&self, step: Step) {
+        #[cfg(test)]
+        crash::at(step, self.shared.files.dir());
+        #[cfg(not(test))]
+        let _ = (self, step);
     }
 }
 
@@ -528,7 +525,7 @@ fn poisoned(error: Error) -> Error {
 fn prepare(dir: &Path, spec: &StoreSpec) -> Result<()> {
     let message = |what| format!("cannot {what} {} of {}", dir.display(), spec.name);
     if spec.create && !spec.read_only {
-        fs::create_dir_all(dir).map_err(|e| Error::io(message("make"), e))?;
+        make_dirs(dir).map_err(|e| Error::io(message("make"), e))?;
     }
     fs::read_dir(dir).map_err(|e| Error::io(message("open"), e))?;
     if dir.join(names::STOCK_SIDECAR).exists() {
@@ -538,6 +535,17 @@ fn prepare(dir: &Path, spec: &StoreSpec) -> Result<()> {
             dir.display()
         );
         return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it, for good.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    fs::create_dir_all(dir)?;
+    for parent in missing.iter().filter_map(|dir| dir.parent()) {
+        let here = parent.as_os_str().is_empty();
+        File::open(if here { Path::new(".") } else { parent })?.sync_all()?;
     }
     Ok(())
 }
@@ -555,5 +563,7 @@ fn lock(path: &Path) -> Result<File> {
     }
 }
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod tests;
