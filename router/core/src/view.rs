@@ -62,6 +62,40 @@ impl View {
         (version.stamp.time >= self.floor).then_some(Live { version, value })
     }
 
+    /// Every live version of a key over time: its own puts, and the wildcard puts that found it alive.
+    /// `own` are its own changes in any order.
+    #[must_use]
+    pub fn timeline(&self, key: &Key, mut own: Vec<Record>) -> Vec<Live> {
+        own.sort_by_key(|record| record.head.own);
+        own.dedup_by_key(|record| record.head.own);
+        let mut full = String::new();
+        let about = self.space.full(key, &mut full).map(|full| self.journal.about(full));
+        let mut ops = about.iter().flat_map(WildcardJournal::iter).peekable();
+        let mut line = Vec::with_capacity(own.len());
+        let mut alive = false;
+        let mut apply = |alive: &mut bool, line: &mut Vec<Live>, before: Option<Version>| {
+            while let Some(op) = ops.next_if(|op| before.is_none_or(|before| op.version < before)) {
+                match &op.value {
+                    None => *alive = false,
+                    Some(value) if *alive => {
+                        line.push(Live { version: op.version, value: value.clone() });
+                    }
+                    Some(_) => {}
+                }
+            }
+        };
+        for record in own {
+            let version = record.head.own;
+            apply(&mut alive, &mut line, Some(version));
+            alive = record.value.is_some();
+            if let Some(value) = record.value {
+                line.push(Live { version, value });
+            }
+        }
+        apply(&mut alive, &mut line, None);
+        line
+    }
+
     /// The record as it should be held: with the effect of the journal folded in; `None` if it is.
     #[must_use]
     pub fn fold(&self, key: &Key, record: &Record, scratch: &mut String) -> Option<Record> {

@@ -1,0 +1,287 @@
+//! A storage: one task that owns the shards, and what the rest of the router holds of it.
+
+pub(crate) mod counters;
+mod jobs;
+pub(crate) mod offer;
+mod queue;
+pub(crate) mod shard;
+mod spool;
+mod worker;
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use weir_backend_api::{Capability, Count};
+use weir_core::{
+    admission::History,
+    keyspace::KeySpace,
+    pattern::KeySet,
+    placement::{ByChunk, Ring},
+    value::Value,
+    version::Stamp,
+};
+use zenoh::{key_expr::keyexpr, qos::CongestionControl, sample::Sample};
+
+use self::{
+    counters::Counters,
+    offer::{Ack, Offer},
+    queue::{Manners, Pushed, Queue},
+    shard::{Shard, SharedReader},
+    worker::{Handed, Intake, Worker},
+};
+pub(crate) use self::worker::{Condition, Upkeep};
+use crate::clock::SharedClock;
+
+/// What a storage is made of.
+pub(crate) struct Plan {
+    /// Its name.
+    pub name: String,
+    /// Which keys are its own.
+    pub set: KeySet,
+    /// Its prefix.
+    pub space: KeySpace,
+    /// Whether its queryable says that it has all there is to know of its keys.
+    pub complete: bool,
+    /// Refuse changes.
+    pub read_only: bool,
+    /// Stamp puts without a stamp; otherwise they are rejected.
+    pub stamp: bool,
+    /// How many changes may wait.
+    pub queue_max: usize,
+    /// Housekeeping.
+    pub upkeep: Upkeep,
+    /// Which chunk of a key decides its shard.
+    pub shard_by: Option<i32>,
+    /// Name, weight and plan of each shard.
+    pub shards: Vec<(String, f64, shard::Plan)>,
+}
+
+/// A storage that is open.
+pub(crate) struct Storage {
+    /// Its name.
+    pub name: String,
+    /// Which keys are its own.
+    pub set: KeySet,
+    /// Its prefix.
+    pub space: KeySpace,
+    /// Whether it has all there is to know of its keys.
+    pub complete: bool,
+    /// What it keeps.
+    pub history: History,
+    /// What its stores can do; the least of them.
+    pub capability: Capability,
+    /// What it has counted.
+    pub counters: Arc<Counters>,
+    queue: Arc<Queue<Handed>>,
+    condition: Arc<Mutex<Condition>>,
+    readers: Vec<Arc<SharedReader>>,
+    clock: Arc<SharedClock>,
+    read_only: bool,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How long a storage may take to empty its queue and close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(60);
+
+impl Storage {
+    /// Opens the stores and starts the task. A store that cannot be opened yet is tried again and
+    /// again, and what comes meanwhile is spooled.
+    ///
+    /// # Errors
+    /// If the spool cannot be opened: then nothing could be promised.
+    pub(crate) fn open(plan: Plan, clock: Arc<SharedClock>) -> io::Result<Arc<Self>> {
+        let counters = Arc::new(Counters::default());
+        let now = clock.now();
+        let history = plan.shards.first().map_or(History::Latest, |shard| shard.2.rules.history);
+        let capability = plan.shards.iter().map(|shard| shard.2.volume.capability());
+        let capability = capability
+            .reduce(|a, b| Capability {
+                durability_max: a.durability_max.min(b.durability_max),
+                history: a.history && b.history,
+                persistent: a.persistent && b.persistent,
+                exact_count: a.exact_count && b.exact_count,
+            })
+            .ok_or_else(|| io::Error::other("a storage needs a shard"))?;
+        let ring = Ring::new(plan.shards.iter().map(|(name, weight, _)| (name.as_str(), *weight)));
+        let shards = plan
+            .shards
+            .into_iter()
+            .map(|(_, _, plan)| Shard::new(plan, Arc::clone(&counters), now))
+            .collect::<io::Result<Vec<_>>>()?;
+        let queue = Arc::new(Queue::new(plan.queue_max));
+        let condition = Arc::new(Mutex::new(Condition::default()));
+        let readers = shards.iter().map(Shard::reader).collect();
+        let worker = Worker {
+            queue: Arc::clone(&queue),
+            intake: Intake {
+                set: plan.set.clone(),
+                space: plan.space.clone(),
+                read_only: plan.read_only,
+                stamp: plan.stamp,
+            },
+            lots: shards.iter().map(|_| Vec::new()).collect(),
+            shards,
+            ring,
+            route: Box::new(ByChunk { chunk: plan.shard_by }),
+            clock: Arc::clone(&clock),
+            counters: Arc::clone(&counters),
+            condition: Arc::clone(&condition),
+            upkeep_due: now.saturating_add(plan.upkeep.period),
+            upkeep: plan.upkeep,
+        };
+        let task = tokio::spawn(drive(worker, Arc::clone(&queue), plan.name.clone()));
+        Ok(Arc::new(Self {
+            name: plan.name,
+            set: plan.set,
+            space: plan.space,
+            complete: plan.complete,
+            history,
+            capability,
+            counters,
+            queue,
+            condition,
+            readers,
+            clock,
+            read_only: plan.read_only,
+            task: Mutex::new(Some(task)),
+        }))
+    }
+
+    /// Hands a sample over; called on Zenoh's receive threads.
+    pub(crate) fn take(&self, sample: Sample) {
+        let manners = Manners {
+            block: sample.congestion_control() == CongestionControl::Block,
+            hurry: false,
+            bytes: sample.payload().len(),
+        };
+        if self.queue.push(Handed::Sample(sample), manners) == Pushed::Dropped {
+            self.counters.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Offers a change whose outcome somebody waits for. `Err` gives the acknowledgement back: the
+    /// change does not belong here, or the queue is full.
+    pub(crate) fn offer(
+        &self,
+        expr: &keyexpr,
+        stamp: Option<Stamp>,
+        value: Option<Value>,
+        ack: Ack,
+    ) -> Result<(), (Ack, &'static str)> {
+        let bytes = value.as_ref().map_or(0, Value::len);
+        let intake = Intake {
+            set: self.set.clone(),
+            space: self.space.clone(),
+            read_only: self.read_only,
+            stamp: true,
+        };
+        if self.read_only {
+            return Err((ack, "this storage is read-only"));
+        }
+        let Some(op) = intake.change(expr, stamp, value) else {
+            return Err((ack, "the key does not belong to this storage"));
+        };
+        let (waiter, answer) = slot(ack);
+        let manners = Manners { block: false, hurry: true, bytes };
+        match self.queue.push(Handed::Offer(Offer { op, ack: Some(waiter) }), manners) {
+            Pushed::Queued => Ok(()),
+            Pushed::Dropped => {
+                self.counters.dropped.fetch_add(1, Relaxed);
+                match answer.lock().take() {
+                    Some(ack) => Err((ack, "the queue is full; try again")),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// What the task shows of itself.
+    pub(crate) fn condition(&self) -> Condition {
+        self.condition.lock().clone()
+    }
+
+    /// How many changes wait in the queue.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How much the stores hold; `None` while one is not open or cannot tell.
+    pub(crate) fn count(&self) -> Option<Count> {
+        self.readers.iter().try_fold(Count::default(), |sum, reader| {
+            let count = reader.get()?.store.count().ok()?;
+            Some(Count { keys: sum.keys + count.keys, bytes: sum.bytes + count.bytes })
+        })
+    }
+
+    /// The shards, for readers.
+    pub(crate) fn readers(&self) -> &[Arc<SharedReader>] {
+        &self.readers
+    }
+
+    /// Now, by the clock that changes are judged by (NTP64).
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// Refuses more, decides what is queued, closes the stores.
+    pub(crate) async fn close(&self) {
+        self.queue.close();
+        let task = self.task.lock().take();
+        let Some(task) = task else { return };
+        match tokio::time::timeout(CLOSE_LIMIT, task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(storage = self.name, %error, "the task ended badly"),
+            Err(_) => tracing::error!(storage = self.name, "the task did not end in time"),
+        }
+    }
+}
+
+/// An acknowledgement that can be taken back while nobody has used it.
+fn slot(ack: Ack) -> (Ack, Arc<Mutex<Option<Ack>>>) {
+    let durability = ack.durability;
+    let shared = Arc::new(Mutex::new(Some(ack)));
+    let answer = Arc::clone(&shared);
+    let waiter = Ack {
+        durability,
+        answer: Box::new(move |outcome| {
+            let ack = answer.lock().take();
+            if let Some(ack) = ack {
+                (ack.answer)(outcome);
+            }
+        }),
+    };
+    (waiter, shared)
+}
+
+/// The task: sleeps until there is something to do, then works on a thread that may block.
+async fn drive(mut worker: Worker, queue: Arc<Queue<Handed>>, name: String) {
+    let mut sleep = Duration::ZERO;
+    loop {
+        // Either is a reason to look; which of them it was does not matter.
+        let _ = tokio::time::timeout(sleep, queue.woken()).await;
+        let closed = queue.is_closed();
+        let turn = tokio::task::spawn_blocking(move || {
+            if closed {
+                worker.finish();
+                return None;
+            }
+            let sleep = worker.turn();
+            Some((worker, sleep))
+        });
+        match turn.await {
+            Ok(Some(next)) => (worker, sleep) = next,
+            Ok(None) => return,
+            Err(error) => {
+                // A bug of ours: this storage stops, the router does not (S15).
+                tracing::error!(storage = name, %error, "the storage's task failed; it is stopped");
+                queue.close();
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What is offered to a storage, and how it learns what became of it.
+
+use weir_backend_api::Durability;
+use weir_core::{
+    change::{Admission, Change, KeptChange, Rejection, WildcardChange},
+    record::Record,
+    version::Stamp,
+};
+
+/// A change on its way into a storage.
+pub(crate) struct Offer {
+    /// What is to change.
+    pub op: KeptChange,
+    /// Who waits for the outcome, if anybody does.
+    pub ack: Option<Ack>,
+}
+
+/// Somebody waits for the outcome of a change.
+pub(crate) struct Ack {
+    /// How durable it must be before the answer.
+    pub durability: Durability,
+    /// Called once, with the outcome. Must not block.
+    pub answer: Box<dyn FnOnce(Outcome) + Send>,
+}
+
+/// What became of a change whose sender asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// It was decided, and what had to be written is as durable as said.
+    Decided(Admission, Durability),
+    /// It was neither decided nor written; the sender may try again.
+    Failed(String),
+}
+
+impl Offer {
+    /// A change that nobody waits for.
+    pub(crate) const fn silent(op: KeptChange) -> Self {
+        Self { op, ack: None }
+    }
+
+    /// Tells whoever waits.
+    pub(crate) fn answer(&mut self, outcome: impl FnOnce() -> Outcome) {
+        if let Some(ack) = self.ack.take() {
+            (ack.answer)(outcome());
+        }
+    }
+
+    /// Tells whoever waits that it was refused.
+    pub(crate) fn refuse(&mut self, rejection: Rejection) {
+        self.answer(|| Outcome::Decided(Admission::Rejected(rejection), Durability::Memory));
+    }
+}
+
+/// The stamp of a change.
+pub(crate) fn stamp_of(op: &KeptChange) -> Option<Stamp> {
+    match op {
+        KeptChange::Key(change) => change.stamp,
+        KeptChange::Wildcard(change) => change.stamp,
+    }
+}
+
+/// Sets the stamp of a change.
+pub(crate) fn set_stamp(op: &mut KeptChange, stamp: Stamp) {
+    match op {
+        KeptChange::Key(change) => change.stamp = Some(stamp),
+        KeptChange::Wildcard(change) => change.stamp = Some(stamp),
+    }
+}
+
+/// Whether a change puts a value.
+pub(crate) fn is_put(op: &KeptChange) -> bool {
+    match op {
+        KeptChange::Key(Change { value, .. }) | KeptChange::Wildcard(WildcardChange { value, .. }) => {
+            value.is_some()
+        }
+    }
+}
+
+/// Bytes of the value.
+pub(crate) fn size_of(op: &KeptChange) -> usize {
+    match op {
+        KeptChange::Key(Change { value, .. }) | KeptChange::Wildcard(WildcardChange { value, .. }) => {
+            value.as_ref().map_or(0, weir_core::value::Value::len)
+        }
+    }
+}
+
+/// Bytes of a record's value.
+pub(crate) fn record_size(record: &Record) -> u64 {
+    record.value.as_ref().map_or(0, weir_core::value::Value::len) as u64
+}

@@ -1,0 +1,650 @@
+//! One shard of a storage: a store, the judge of its changes, and what helps them over failures.
+//!
+//! Owned by the storage's task; readers share a [`Reader`]. Changes go through [`Shard::offer`]:
+//! into the store if it is up and nothing waits before them, else into the spool. When the store is
+//! back, the spool goes first. If neither store nor spool can take a batch it stays in the task's
+//! hands, the queue fills, and the publishers feel it: nothing that was accepted is lost (S6).
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use parking_lot::RwLock;
+use weir_backend_api::{Durability, Error, ErrorKind, Store, StoreSpec, Volume};
+use weir_core::{
+    admission::{Admitter, Rules},
+    change::{Admission, Change, KeptChange, Rejection, Table, WildcardChange, Write},
+    health::{Cure, Health},
+    key::{Key, KeyRange},
+    keyspace::KeySpace,
+    version::Stamp,
+    view::View,
+};
+
+use super::{
+    counters::Counters,
+    offer::{Offer, Outcome},
+    spool::Spool,
+};
+
+/// How many parked changes are looked at in one go when some are due.
+const DUE_MAX: usize = 1_024;
+
+/// What a shard is made of; enough to open it again.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    /// What opens the store.
+    pub volume: Arc<dyn Volume>,
+    /// Where it is.
+    pub spec: StoreSpec,
+    /// How changes are judged.
+    pub rules: Rules,
+    /// The storage's prefix.
+    pub space: KeySpace,
+    /// How durable a change is before it counts as stored.
+    pub durability: Durability,
+    /// Where changes wait while the store cannot take them, and how many bytes of them.
+    pub spool: (PathBuf, u64),
+}
+
+/// A shard, in the hands of its storage's task.
+pub(crate) struct Shard {
+    plan: Plan,
+    open: Option<Open>,
+    health: Health,
+    spool: Spool,
+    /// Changes that neither the store nor the spool could take.
+    held: Vec<Offer>,
+    /// When the next parked change is due (NTP64).
+    due: Option<u64>,
+    counters: Arc<Counters>,
+    reader: Arc<SharedReader>,
+    /// Wildcard operations whose effect is still to be folded into the records.
+    pub jobs: Vec<Job>,
+}
+
+struct Open {
+    store: Arc<Box<dyn Store>>,
+    admitter: Admitter,
+}
+
+/// Work that takes long and is done between batches.
+#[derive(Clone, Debug)]
+pub(crate) enum Job {
+    /// Fold the wildcard journal into the records of a range.
+    Fold(KeyRange),
+    /// One unstamped delete for each key that a wildcard delete without a stamp matches, among those
+    /// that were held when it came: nothing with a stamp above the ceiling.
+    Expand {
+        /// The row in [`Table::Jobs`] that remembers it.
+        row: Vec<u8>,
+        /// What is deleted.
+        change: WildcardChange,
+        /// The newest stamp that was held.
+        ceiling: Stamp,
+    },
+}
+
+/// What readers share with the task: the store and how to see it. `None` while it is not open.
+#[derive(Default)]
+pub(crate) struct SharedReader(RwLock<Option<Reader>>);
+
+/// A store and the view under which to read it.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    /// The store.
+    pub store: Arc<Box<dyn Store>>,
+    /// How to see its records; take it before a snapshot.
+    pub view: View,
+    /// How old a version may be (NTP64).
+    pub age_max: Option<u64>,
+}
+
+impl SharedReader {
+    /// The store and how to see it, now.
+    pub(crate) fn get(&self) -> Option<Reader> {
+        self.0.read().clone()
+    }
+}
+
+impl Shard {
+    /// A shard that opens its store at once if it can, and later if it cannot.
+    pub(crate) fn new(plan: Plan, counters: Arc<Counters>, now: u64) -> std::io::Result<Self> {
+        let spool = Spool::open(&plan.spool.0, plan.spool.1)?;
+        let mut shard = Self {
+            plan,
+            open: None,
+            health: Health::Up,
+            spool,
+            held: Vec::new(),
+            due: None,
+            counters,
+            reader: Arc::default(),
+            jobs: Vec::new(),
+        };
+        shard.reopen(now);
+        Ok(shard)
+    }
+
+    /// What readers need.
+    pub(crate) fn reader(&self) -> Arc<SharedReader> {
+        Arc::clone(&self.reader)
+    }
+
+    /// Decides a batch and empties it. Only what could be kept nowhere stays in the shard's hands.
+    pub(crate) fn offer(&mut self, now: u64, batch: &mut Vec<Offer>) {
+        if !self.held.is_empty() || !self.spool.is_empty() || !self.health.is_up() {
+            self.catch_up(now);
+        }
+        if batch.is_empty() {
+            return;
+        }
+        if self.held.is_empty() && self.spool.is_empty() && self.health.is_up() {
+            self.store(now, batch);
+        }
+        if !batch.is_empty() {
+            self.set_aside(now, batch);
+        }
+    }
+
+    /// Does what is due: the next try of a store that failed, parked changes. `true` if there is more
+    /// to do at once.
+    pub(crate) fn tick(&mut self, now: u64) -> bool {
+        self.catch_up(now);
+        if self.health.is_up() && self.due.is_some_and(|due| due <= now) {
+            return self.release_due(now);
+        }
+        false
+    }
+
+    /// When [`Shard::tick`] has something to do (NTP64).
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        match self.health.deadline() {
+            Some(until) => Some(until),
+            None => self.due,
+        }
+    }
+
+    /// Whether changes are in its hands that could be kept nowhere: no more should be taken.
+    pub(crate) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether the store is up and nothing waits to get into it.
+    pub(crate) fn is_current(&self) -> bool {
+        self.health.is_up() && self.held.is_empty() && self.spool.is_empty()
+    }
+
+    /// How many changes wait in the spool, and their bytes.
+    pub(crate) fn spooled(&self) -> (u64, u64) {
+        (self.spool.changes(), self.spool.bytes())
+    }
+
+    /// The rules by which it judges.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.plan.rules
+    }
+
+    /// The storage's prefix.
+    pub(crate) fn space(&self) -> &KeySpace {
+        &self.plan.space
+    }
+
+    /// The store and the judge, while open.
+    pub(crate) fn parts(&mut self) -> Option<(Arc<Box<dyn Store>>, &mut Admitter)> {
+        let open = self.open.as_mut()?;
+        Some((Arc::clone(&open.store), &mut open.admitter))
+    }
+
+    /// Commits writes that maintenance has made. An error is counted and rests the shard.
+    pub(crate) fn maintain(&mut self, now: u64, writes: &[Write<'_>]) -> bool {
+        let Some(open) = &self.open else { return false };
+        match open.store.commit(writes, self.plan.durability) {
+            Ok(_) => {
+                self.publish(now);
+                true
+            }
+            Err(error) => {
+                self.fail(now, &error);
+                false
+            }
+        }
+    }
+
+    /// Notes that the store failed: it rests, and is opened again if need be.
+    pub(crate) fn fail(&mut self, now: u64, error: &Error) {
+        let cure = match error.kind() {
+            ErrorKind::Poisoned | ErrorKind::Closed | ErrorKind::Corrupt => Cure::Reopen,
+            ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Rejected => Cure::Retry,
+        };
+        let first = self.health.is_up();
+        self.counters.failed(format!("{}: {error}", self.plan.spec.name));
+        self.health.failed(now, cure, jitter(now));
+        if cure == Cure::Reopen {
+            // Nobody reads on from a store of which nobody knows what it holds.
+            self.open = None;
+            *self.reader.0.write() = None;
+        } else if let Some(open) = &mut self.open {
+            open.admitter.abort();
+        }
+        if first {
+            tracing::warn!(store = self.plan.spec.name, %error, "the store failed; changes are spooled");
+        }
+    }
+
+    /// Closes the store. What could be kept nowhere is counted as an error and lost; it can only be
+    /// there if both the store and the spool refused it until the end.
+    pub(crate) fn close(mut self, now: u64) {
+        self.catch_up(now);
+        let lost = self.held.len();
+        if lost > 0 {
+            tracing::error!(store = self.plan.spec.name, lost, "closed while changes could be kept nowhere");
+        }
+        *self.reader.0.write() = None;
+        let Some(open) = self.open.take() else { return };
+        drop(open.admitter);
+        // A query that still reads keeps the store open and closes it when it ends; what was promised
+        // is on the disk already, but for this sync.
+        let closed = match Arc::try_unwrap(open.store) {
+            Ok(store) => store.close(),
+            Err(shared) => shared.sync().map(drop),
+        };
+        if let Err(error) = closed {
+            tracing::error!(store = self.plan.spec.name, %error, "the store did not close cleanly");
+        }
+    }
+
+    /// Opens the store, and remembers what the judge knew.
+    fn reopen(&mut self, now: u64) -> bool {
+        self.open = None;
+        *self.reader.0.write() = None;
+        match self.try_open() {
+            Ok(open) => {
+                self.open = Some(open);
+                self.health.recovered();
+                self.find_due();
+                self.publish(now);
+                true
+            }
+            Err(error) => {
+                let first = self.health.is_up();
+                self.counters.failed(format!("{}: {error}", self.plan.spec.name));
+                self.health.failed(now, Cure::Reopen, jitter(now));
+                if first {
+                    tracing::error!(store = self.plan.spec.name, %error, "the store cannot be opened");
+                }
+                false
+            }
+        }
+    }
+
+    fn try_open(&mut self) -> Result<Open, Error> {
+        let store: Arc<Box<dyn Store>> = Arc::new(self.plan.volume.open(&self.plan.spec)?);
+        let memory = weir_backend_api::recover::memory(&**store)?;
+        self.jobs.clear();
+        if !memory.journal.is_empty() {
+            // A fold that a crash cut short is begun again; one that was finished finds nothing to do.
+            self.jobs.push(Job::Fold(KeyRange::all()));
+        }
+        for (row, value) in store.rows(Table::Jobs, &[], usize::MAX)? {
+            if let Some(job) = Job::decode(row, value) {
+                self.jobs.push(job);
+            }
+        }
+        let admitter = Admitter::new(self.plan.rules.clone(), self.plan.space.clone(), memory);
+        Ok(Open { store, admitter })
+    }
+
+    /// If the store is due for a try, tries it; then empties the spool and the hands.
+    fn catch_up(&mut self, now: u64) {
+        match self.health.may_try(now) {
+            None => return,
+            Some(Some(Cure::Reopen)) => {
+                if !self.reopen(now) {
+                    return;
+                }
+                tracing::info!(store = self.plan.spec.name, "the store is open again");
+            }
+            Some(Some(Cure::Retry)) | Some(None) => {}
+        }
+        while !self.spool.is_empty() {
+            let mut batch = match self.spool.oldest() {
+                Ok(ops) => ops.into_iter().map(Offer::silent).collect::<Vec<_>>(),
+                Err(error) => return self.spool_failed(&error),
+            };
+            self.store(now, &mut batch);
+            if !batch.is_empty() {
+                return;
+            }
+            if let Err(error) = self.spool.drop_oldest() {
+                return self.spool_failed(&error);
+            }
+        }
+        if !self.held.is_empty() {
+            let mut held = std::mem::take(&mut self.held);
+            self.store(now, &mut held);
+            self.held = held;
+        }
+        if self.held.is_empty() && !self.health.is_up() {
+            // It was up to this try, and there was nothing to try with: a sync tells.
+            let result = self.open.as_ref().map(|open| open.store.sync());
+            match result {
+                Some(Err(error)) => self.fail(now, &error),
+                Some(Ok(_)) | None => self.health.recovered(),
+            }
+        }
+    }
+
+    /// Commits as much of the batch as the store takes, in order, and removes it from the batch.
+    fn store(&mut self, now: u64, batch: &mut Vec<Offer>) {
+        let mut done = 0;
+        while done < batch.len() {
+            let rest = &mut batch[done..];
+            let keys = rest.iter().take_while(|offer| matches!(offer.op, KeptChange::Key(_))).count();
+            let result = if keys > 0 {
+                self.commit_keys(now, &mut rest[..keys], false, &[]).map(|()| keys)
+            } else {
+                self.commit_wildcard(now, &mut rest[0], false, &[]).map(|()| 1)
+            };
+            match result {
+                Ok(count) => {
+                    done += count;
+                    self.health.recovered();
+                }
+                Err(error) if error.kind() == ErrorKind::Rejected && keys <= 1 => {
+                    self.quarantine_unstorable(now, &mut rest[0], &error);
+                    done += 1;
+                }
+                Err(error) if error.kind() == ErrorKind::Rejected => {
+                    // One of them can never be written. One by one, the others can.
+                    if let Some(open) = &mut self.open {
+                        open.admitter.abort();
+                    }
+                    for offer in rest[..keys].iter_mut() {
+                        match self.commit_keys(now, std::slice::from_mut(offer), false, &[]) {
+                            Ok(()) => done += 1,
+                            Err(error) if error.kind() == ErrorKind::Rejected => {
+                                self.quarantine_unstorable(now, offer, &error);
+                                done += 1;
+                            }
+                            Err(error) => {
+                                self.fail(now, &error);
+                                batch.drain(..done);
+                                return;
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.fail(now, &error);
+                    break;
+                }
+            }
+        }
+        batch.drain(..done);
+    }
+
+    /// Judges changes of keys and commits them as one batch, with `also`.
+    fn commit_keys(
+        &mut self,
+        now: u64,
+        offers: &mut [Offer],
+        released: bool,
+        also: &[Write<'static>],
+    ) -> Result<(), Error> {
+        let Some(open) = &mut self.open else {
+            return Err(Error::new(ErrorKind::Closed, "the store is not open"));
+        };
+        open.admitter.begin();
+        let unread: Vec<&Key> = offers
+            .iter()
+            .filter_map(|offer| key_change(&offer.op))
+            .filter(|change| open.admitter.must_read(change))
+            .map(|change| &change.key)
+            .collect();
+        if !unread.is_empty() {
+            let heads = open.store.heads(&unread)?;
+            for (key, head) in unread.iter().zip(heads) {
+                open.admitter.learn(key, head);
+            }
+        }
+        let ties = open.admitter.ties();
+        let mut durability = self.plan.durability;
+        let mut writes = Vec::with_capacity(offers.len() + 2);
+        let mut admissions = Vec::with_capacity(offers.len());
+        for offer in offers.iter() {
+            let Some(change) = key_change(&offer.op) else { continue };
+            if let Some(ack) = &offer.ack {
+                durability = durability.max(ack.durability);
+            }
+            admissions.push(open.admitter.admit(now, change, released, &mut writes));
+        }
+        open.admitter.seal(&mut writes);
+        writes.extend_from_slice(also);
+        let reached = if writes.is_empty() {
+            open.store.capability().durability_max.min(durability)
+        } else {
+            open.store.commit(&writes, durability)?
+        };
+        drop(writes);
+        self.counters.ties.fetch_add(open.admitter.ties() - ties, Relaxed);
+        self.counters.batches.fetch_add(1, Relaxed);
+        for (offer, admission) in offers.iter_mut().zip(&admissions) {
+            self.counters.admitted(admission);
+            if let Admission::Parked(version) = admission {
+                let due = due_at(version.stamp, &self.plan.rules);
+                self.due = Some(self.due.unwrap_or(u64::MAX).min(due));
+            }
+            offer.answer(|| Outcome::Decided(*admission, reached));
+        }
+        Ok(())
+    }
+
+    /// Judges a wildcard operation and commits it, with `also`; leaves a job behind.
+    fn commit_wildcard(
+        &mut self,
+        now: u64,
+        offer: &mut Offer,
+        released: bool,
+        also: &[Write<'static>],
+    ) -> Result<(), Error> {
+        let KeptChange::Wildcard(change) = &offer.op else { return Ok(()) };
+        let Some(open) = &mut self.open else {
+            return Err(Error::new(ErrorKind::Closed, "the store is not open"));
+        };
+        let Some(range) = self.plan.space.range(&change.expr) else {
+            self.counters.rejected.fetch_add(1, Relaxed);
+            offer.refuse(Rejection::NotMember);
+            return Ok(());
+        };
+        let durability = offer.ack.as_ref().map_or(self.plan.durability, |ack| {
+            ack.durability.max(self.plan.durability)
+        });
+        let mut writes = also.to_vec();
+        open.admitter.begin();
+        let (admission, job) = if change.stamp.is_none() && change.value.is_none() {
+            let job = Job::expand(change.clone(), open.admitter.newest().stamp);
+            writes.extend(job.row());
+            (Admission::Applied(open.admitter.newest().tombstone()), Some(job))
+        } else {
+            let admission = open.admitter.admit_wildcard(now, change.clone(), released, &mut writes);
+            let applied = matches!(admission, Admission::Applied(_));
+            (admission, applied.then_some(Job::Fold(range)))
+        };
+        open.admitter.seal(&mut writes);
+        let reached = if writes.is_empty() {
+            open.store.capability().durability_max.min(durability)
+        } else {
+            open.store.commit(&writes, durability)?
+        };
+        self.jobs.extend(job);
+        self.counters.admitted(&admission);
+        if let Admission::Parked(version) = admission {
+            let due = due_at(version.stamp, &self.plan.rules);
+            self.due = Some(self.due.unwrap_or(u64::MAX).min(due));
+        }
+        self.publish(now);
+        offer.answer(|| Outcome::Decided(admission, reached));
+        Ok(())
+    }
+
+    /// Keeps a batch that the store cannot take: in the spool, or in the hands.
+    fn set_aside(&mut self, now: u64, batch: &mut Vec<Offer>) {
+        // Who asked for an answer gets one now and may try again; an answer later would be of no use.
+        batch.retain_mut(|offer| {
+            let asked = offer.ack.is_some();
+            offer.answer(|| Outcome::Failed(format!("{}: the store is down", self.plan.spec.name)));
+            !asked
+        });
+        if batch.is_empty() {
+            return;
+        }
+        if self.held.is_empty() {
+            match self.spool.append(batch.iter().map(|offer| &offer.op)) {
+                Ok(()) => {
+                    self.counters.spooled.fetch_add(batch.len() as u64, Relaxed);
+                    batch.clear();
+                    return;
+                }
+                Err(error) => {
+                    self.spool_failed(&error);
+                    self.health.failed(now, Cure::Retry, jitter(now));
+                }
+            }
+        }
+        self.held.append(batch);
+    }
+
+    /// Applies parked changes that are due. `true` if there may be more.
+    fn release_due(&mut self, now: u64) -> bool {
+        let Some(open) = &self.open else { return false };
+        let rows = match open.store.rows(Table::Parked, &[], DUE_MAX) {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.fail(now, &error);
+                return false;
+            }
+        };
+        let full = rows.len() == DUE_MAX;
+        for (key, value) in rows {
+            let is_due = Stamp::from_bytes(key.get(..Stamp::LEN).unwrap_or_default())
+                .is_some_and(|stamp| due_at(stamp, &self.plan.rules) <= now);
+            if !is_due {
+                self.find_due();
+                return false;
+            }
+            let forget = [Write::Row { table: Table::Parked, key, value: None }];
+            let Some(op) = KeptChange::decode(&value.clone().into()) else {
+                // Nothing that this version can apply: kept where somebody can look at it.
+                let Write::Row { key, .. } = &forget[0] else { continue };
+                let keep = Write::Row {
+                    table: Table::Quarantine,
+                    key: key.clone(),
+                    value: Some(value),
+                };
+                self.counters.quarantined.fetch_add(1, Relaxed);
+                let [forget] = forget;
+                if !self.maintain(now, &[keep, forget]) {
+                    return false;
+                }
+                continue;
+            };
+            let mut offer = Offer::silent(op);
+            let result = match offer.op {
+                KeptChange::Key(_) => {
+                    self.commit_keys(now, std::slice::from_mut(&mut offer), true, &forget)
+                }
+                KeptChange::Wildcard(_) => self.commit_wildcard(now, &mut offer, true, &forget),
+            };
+            if let Err(error) = result {
+                self.fail(now, &error);
+                return false;
+            }
+        }
+        self.find_due();
+        full
+    }
+
+    /// Finds when the first parked change is due.
+    fn find_due(&mut self) {
+        let Some(open) = &self.open else { return };
+        let first = open.store.rows(Table::Parked, &[], 1).ok().and_then(|rows| rows.into_iter().next());
+        self.due = first
+            .and_then(|(key, _)| Stamp::from_bytes(key.get(..Stamp::LEN)?))
+            .map(|stamp| due_at(stamp, &self.plan.rules));
+    }
+
+    /// A change that the store can never hold is kept where somebody can look at it.
+    fn quarantine_unstorable(&mut self, now: u64, offer: &mut Offer, error: &Error) {
+        if let Some(open) = &mut self.open {
+            open.admitter.abort();
+            let (key, value) = (offer.op.row_key(), Some(offer.op.encode()));
+            let row = [Write::Row { table: Table::Quarantine, key, value }];
+            if let Err(error) = open.store.commit(&row, self.plan.durability) {
+                self.fail(now, &error);
+            }
+        }
+        self.counters.quarantined.fetch_add(1, Relaxed);
+        self.counters.failed(format!("{}: {error}", self.plan.spec.name));
+        offer.answer(|| Outcome::Failed(error.to_string()));
+    }
+
+    /// Lets readers see what the judge sees.
+    pub(crate) fn publish(&mut self, now: u64) {
+        let Some(open) = &self.open else { return };
+        *self.reader.0.write() = Some(Reader {
+            store: Arc::clone(&open.store),
+            view: open.admitter.view(now),
+            age_max: self.plan.rules.age_max,
+        });
+    }
+
+    fn spool_failed(&self, error: &std::io::Error) {
+        let dir = self.plan.spool.0.display();
+        self.counters.failed(format!("{}: spool in {dir}: {error}", self.plan.spec.name));
+        tracing::error!(store = self.plan.spec.name, %dir, %error, "the spool failed");
+    }
+}
+
+impl Job {
+    fn expand(change: WildcardChange, ceiling: Stamp) -> Self {
+        let mut row = ceiling.to_bytes().to_vec();
+        row.extend_from_slice(change.expr.as_bytes());
+        Self::Expand { row, change, ceiling }
+    }
+
+    /// The write that remembers it.
+    fn row(&self) -> Option<Write<'static>> {
+        let Self::Expand { row, change, .. } = self else { return None };
+        let value = Some(KeptChange::Wildcard(change.clone()).encode());
+        Some(Write::Row { table: Table::Jobs, key: row.clone(), value })
+    }
+
+    fn decode(row: Vec<u8>, value: Vec<u8>) -> Option<Self> {
+        let ceiling = Stamp::from_bytes(row.get(..Stamp::LEN)?)?;
+        match KeptChange::decode(&value.into())? {
+            KeptChange::Wildcard(change) => {
+                Some(Self::Expand { row, change: WildcardChange { stamp: None, ..change }, ceiling })
+            }
+            KeptChange::Key(_) => None,
+        }
+    }
+}
+
+fn key_change(op: &KeptChange) -> Option<&Change> {
+    match op {
+        KeptChange::Key(change) => Some(change),
+        KeptChange::Wildcard(_) => None,
+    }
+}
+
+/// When a parked change may be applied: when it is no further ahead than any change may be.
+fn due_at(stamp: Stamp, rules: &Rules) -> u64 {
+    stamp.time.saturating_sub(rules.drift)
+}
+
+/// Something in 0..=1<<32 that differs between shards that fail at once: the low bits of the time.
+fn jitter(now: u64) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(&now.to_be_bytes()) >> 32
+}

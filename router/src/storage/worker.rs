@@ -1,0 +1,354 @@
+//! A storage's task: empties the queue in batches, sends each change to its shard, and does the work
+//! that takes long between batches.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use weir_core::{
+    change::{Change, KeptChange, Rejection, WildcardChange},
+    key::Key,
+    keyspace::KeySpace,
+    pattern::KeySet,
+    placement::{Description, Destination, Ring, Route},
+    version::Stamp,
+};
+use zenoh::{key_expr::keyexpr, sample::Sample};
+
+use super::{
+    counters::Counters,
+    jobs,
+    offer::{self, Offer, Outcome},
+    queue::Queue,
+    shard::{Job, Shard},
+};
+use crate::{clock::SharedClock, convert};
+
+/// How long the task waits for more after a batch while changes keep coming.
+const LINGER: Duration = Duration::from_millis(1);
+/// How long a shard with nothing due may sleep.
+const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+
+/// What is handed to a storage.
+pub(crate) enum Handed {
+    /// A sample as it came.
+    Sample(Sample),
+    /// A change.
+    Offer(Offer),
+}
+
+/// How a storage's changes are treated before they reach a shard.
+pub(crate) struct Intake {
+    /// Which keys are the storage's.
+    pub set: KeySet,
+    /// Its prefix.
+    pub space: KeySpace,
+    /// Refuse changes.
+    pub read_only: bool,
+    /// Stamp puts that nobody stamped; otherwise they are rejected.
+    pub stamp: bool,
+}
+
+/// What the task shows of itself.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub(crate) struct Condition {
+    /// Whether every store is up and nothing waits to get into it.
+    pub current: bool,
+    /// Changes in spools.
+    pub spooled_changes: u64,
+    /// Bytes of spools.
+    pub spooled_bytes: u64,
+    /// Long work that waits or is under way.
+    pub jobs: usize,
+}
+
+/// Housekeeping that comes round.
+#[derive(Clone, Debug)]
+pub(crate) struct Upkeep {
+    /// How often (NTP64).
+    pub period: u64,
+    /// How old a tombstone is before it may be collected (NTP64).
+    pub lifespan: u64,
+    /// Bytes of values that each shard keeps at the most.
+    pub bytes_max: Option<u64>,
+    /// Versions of a key that a time series keeps at the most.
+    pub versions_max: Option<usize>,
+}
+
+/// A storage's task.
+pub(crate) struct Worker {
+    pub queue: Arc<Queue<Handed>>,
+    pub intake: Intake,
+    pub shards: Vec<Shard>,
+    pub ring: Ring,
+    pub route: Box<dyn Route>,
+    pub clock: Arc<SharedClock>,
+    pub counters: Arc<Counters>,
+    pub condition: Arc<Mutex<Condition>>,
+    pub upkeep: Upkeep,
+    /// When housekeeping is next due (NTP64).
+    pub upkeep_due: u64,
+    pub lots: Vec<Vec<Offer>>,
+}
+
+impl Worker {
+    /// Works until there is nothing to do; answers how long it may sleep.
+    pub(crate) fn turn(&mut self) -> Duration {
+        let mut linger = Duration::ZERO;
+        self.queue.attend();
+        loop {
+            if !self.drain(linger) {
+                break;
+            }
+            linger = LINGER;
+            self.work();
+        }
+        self.work();
+        self.sleep()
+    }
+
+    /// Takes one batch from the queue and offers it; `false` if there was none, or if a shard holds
+    /// changes that it could keep nowhere and more must not be taken.
+    pub(crate) fn drain(&mut self, linger: Duration) -> bool {
+        if self.shards.iter().any(Shard::is_holding) {
+            return false;
+        }
+        let mut batch = Vec::new();
+        if !self.queue.take(&mut batch, linger) {
+            return false;
+        }
+        let now = self.clock.now();
+        let mut newest = Stamp::ZERO;
+        let mut bytes = 0;
+        let received = batch.len() as u64;
+        let mut offers = Vec::with_capacity(batch.len());
+        for handed in batch {
+            let mut offer = match handed {
+                Handed::Sample(sample) => match self.intake.read(&sample) {
+                    Some(op) => Offer::silent(op),
+                    None => {
+                        self.counters.rejected.fetch_add(1, Relaxed);
+                        continue;
+                    }
+                },
+                Handed::Offer(offer) => offer,
+            };
+            bytes += offer::size_of(&offer.op) as u64;
+            if let Some(rejection) = self.stamp(&mut offer) {
+                self.counters.rejected.fetch_add(1, Relaxed);
+                offer.answer(|| rejection);
+                continue;
+            }
+            newest = newest.max(offer::stamp_of(&offer.op).unwrap_or_default());
+            offers.push(offer);
+        }
+        self.counters.received.fetch_add(received, Relaxed);
+        self.counters.received_bytes.fetch_add(bytes, Relaxed);
+        self.clock.observe(newest);
+        self.distribute(offers);
+        for (shard, lot) in self.shards.iter_mut().zip(&mut self.lots) {
+            shard.offer(now, lot);
+        }
+        self.show();
+        true
+    }
+
+    /// Does what is due, and the long work, taking batches in between.
+    fn work(&mut self) {
+        let now = self.clock.now();
+        for shard in &mut self.shards {
+            while shard.deadline().is_some_and(|due| due <= now) && shard.tick(now) {}
+        }
+        for index in 0..self.shards.len() {
+            while !self.shards[index].jobs.is_empty() {
+                let job = self.shards[index].jobs.remove(0);
+                jobs::run(self, index, job);
+            }
+        }
+        if now >= self.upkeep_due {
+            self.upkeep_due = now.saturating_add(self.upkeep.period);
+            for index in 0..self.shards.len() {
+                jobs::upkeep(self, index);
+            }
+        }
+        self.show();
+    }
+
+    fn sleep(&self) -> Duration {
+        let now = self.clock.now();
+        let upkeep = self.needs_upkeep().then_some(self.upkeep_due);
+        let deadline = self.shards.iter().filter_map(Shard::deadline).chain(upkeep).min();
+        match deadline {
+            // A millisecond at the least: a deadline in the past that cannot be met must not spin.
+            Some(due) => convert::span(due.saturating_sub(now)).max(LINGER).min(SLEEP_MAX),
+            None => SLEEP_MAX,
+        }
+    }
+
+    fn needs_upkeep(&self) -> bool {
+        !self.intake.read_only
+    }
+
+    /// Stamps a put that nobody stamped, or refuses it.
+    fn stamp(&self, offer: &mut Offer) -> Option<Outcome> {
+        if offer::stamp_of(&offer.op).is_some() || !offer::is_put(&offer.op) {
+            return None;
+        }
+        if !self.intake.stamp {
+            let rejected = weir_core::change::Admission::Rejected(Rejection::Unstamped);
+            return Some(Outcome::Decided(rejected, weir_backend_api::Durability::Memory));
+        }
+        match self.clock.stamp() {
+            Ok(stamp) => {
+                offer::set_stamp(&mut offer.op, stamp);
+                None
+            }
+            Err(error) => {
+                self.counters.failed(format!("clock: {error}"));
+                Some(Outcome::Failed(format!("no timestamp can be given: {error}")))
+            }
+        }
+    }
+
+    /// Sends each change to its shard; a wildcard operation goes to all.
+    fn distribute(&mut self, offers: Vec<Offer>) {
+        if self.shards.len() == 1 {
+            self.lots[0] = offers;
+            return;
+        }
+        let mut destinations = Vec::with_capacity(offers.len());
+        {
+            let descriptions: Vec<Description<'_>> = offers
+                .iter()
+                .filter_map(|offer| match &offer.op {
+                    KeptChange::Key(change) => Some(describe(change)),
+                    KeptChange::Wildcard(_) => None,
+                })
+                .collect();
+            self.route.route(&descriptions, &mut destinations);
+        }
+        let mut destinations = destinations.into_iter();
+        for mut offer in offers {
+            let KeptChange::Key(change) = &offer.op else {
+                self.to_all(offer);
+                continue;
+            };
+            let hash = token(&change.key);
+            match destinations.next().unwrap_or(Destination::Default) {
+                Destination::Default => self.to(self.ring.place(hash), offer),
+                Destination::Token(token) => self.to(self.ring.place(token), offer),
+                Destination::Shard(shard) if (shard as usize) < self.shards.len() => {
+                    self.to(shard as usize, offer);
+                }
+                // An answer that makes no sense costs the answer, not the sample.
+                Destination::Shard(_) => self.to(self.ring.place(hash), offer),
+                Destination::Shards(shards) => {
+                    let mut shards: Vec<usize> =
+                        shards.into_iter().map(|shard| shard as usize).collect();
+                    shards.retain(|shard| *shard < self.shards.len());
+                    shards.sort_unstable();
+                    shards.dedup();
+                    let Some(last) = shards.pop() else {
+                        self.to(self.ring.place(hash), offer);
+                        continue;
+                    };
+                    for shard in shards {
+                        self.to(shard, Offer::silent(offer.op.clone()));
+                    }
+                    self.to(last, offer);
+                }
+                Destination::Reject(_) => {
+                    self.counters.rejected.fetch_add(1, Relaxed);
+                    offer.refuse(Rejection::NotMember);
+                }
+            }
+        }
+    }
+
+    fn to(&mut self, shard: usize, offer: Offer) {
+        self.lots[shard].push(offer);
+    }
+
+    fn to_all(&mut self, offer: Offer) {
+        let others = self.lots.len() - 1;
+        for lot in &mut self.lots[..others] {
+            lot.push(Offer::silent(offer.op.clone()));
+        }
+        self.lots[others].push(offer);
+    }
+
+    fn show(&self) {
+        let spooled = self.shards.iter().map(Shard::spooled);
+        let (changes, bytes) = spooled.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        *self.condition.lock() = Condition {
+            current: self.shards.iter().all(Shard::is_current),
+            spooled_changes: changes,
+            spooled_bytes: bytes,
+            jobs: self.shards.iter().map(|shard| shard.jobs.len()).sum(),
+        };
+    }
+
+    /// The last turn: everything queued is decided, then the stores are closed.
+    pub(crate) fn finish(mut self) {
+        while self.drain(Duration::ZERO) {}
+        let now = self.clock.now();
+        for shard in self.shards {
+            shard.close(now);
+        }
+    }
+}
+
+impl Intake {
+    /// What a sample changes; `None` if that is not the storage's business.
+    pub(crate) fn read(&self, sample: &Sample) -> Option<KeptChange> {
+        let stamp = sample.timestamp().map(Stamp::from_uhlc);
+        self.change(sample.key_expr(), stamp, convert::value_of(sample))
+    }
+
+    /// A change of a key or of a key expression; `None` if that is not the storage's business.
+    pub(crate) fn change(
+        &self,
+        expr: &keyexpr,
+        stamp: Option<Stamp>,
+        value: Option<weir_core::value::Value>,
+    ) -> Option<KeptChange> {
+        if self.read_only {
+            return None;
+        }
+        if expr.is_wild() {
+            let expr = expr.to_owned();
+            return Some(KeptChange::Wildcard(WildcardChange { expr, stamp, value }));
+        }
+        if !self.set.is_exact() && !self.set.matches(expr) {
+            return None;
+        }
+        let key = self.space.relative(expr)?;
+        Some(KeptChange::Key(Change { key, stamp, value }))
+    }
+}
+
+fn describe(change: &Change) -> Description<'_> {
+    let size = change.value.as_ref().map_or(0, |value| value.payload.len());
+    Description {
+        key: &change.key,
+        key_hash: token(&change.key),
+        payload_size: u32::try_from(size).unwrap_or(u32::MAX),
+        is_delete: change.value.is_none(),
+    }
+}
+
+fn token(key: &Key) -> u64 {
+    u64::try_from(key.hash128() >> 64).unwrap_or_default()
+}
+
+impl Job {
+    /// Whether the job concerns this worker's shard at all.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Fold(_) => "fold",
+            Self::Expand { .. } => "expand",
+        }
+    }
+}
