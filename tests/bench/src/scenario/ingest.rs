@@ -1,0 +1,205 @@
+//! How many samples a second a router takes in, and what a sample costs.
+//!
+//! The limit is a plain router with a subscriber in its process that only counts. A run lasts from
+//! the word to go until the last sample is counted, or stored and readable; after it every key
+//! must hold its last value. One sample more or less fails the scenario.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::{Bench, series};
+use crate::{
+    client,
+    dataset::Share,
+    report::{Report, Row, Target, Unit},
+    router::{Kind, StockVolume},
+    worker::{Publish, Published, Yardstick},
+};
+
+/// Few enough to fit every cache: what is measured is the way in, not the size of an index.
+const KEYS: usize = 10_000;
+
+/// How long a router may need for what is still queued: the stock one is sent three seconds'
+/// worth at most, since its publisher waits.
+const DRAIN: Duration = Duration::from_secs(120);
+
+/// Who publishes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    /// One session that puts with the whole key.
+    Undeclared,
+    /// One session with a publisher declared for each key.
+    Declared,
+    /// Four sessions in four processes, a quarter of the keys each, with the whole key.
+    Four,
+}
+
+impl Mode {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Undeclared => "1 publisher",
+            Self::Declared => "1 publisher, keys declared",
+            Self::Four => "4 publishers",
+        }
+    }
+}
+
+/// What one run showed.
+struct Outcome {
+    /// Samples a second.
+    rate: f64,
+    /// CPU time of the router, in microseconds a sample.
+    router_cpu: f64,
+    /// CPU time of the publishers, in microseconds a sample.
+    publisher_cpu: f64,
+    /// Memory of the router right after the run, in bytes.
+    resident: f64,
+}
+
+/// Measures all contestants in turn, round by round.
+pub fn run(bench: &Bench, report: &mut Report, size: usize, mode: Mode) -> Result<()> {
+    let limit = Kind::Yardstick(Yardstick {
+        count: true,
+        ..Yardstick::bare()
+    });
+    let memory = Kind::weir("memory", "written");
+    let written = Kind::weir("rocksdb", "written");
+    let synced = Kind::weir("rocksdb", "synced");
+    let mut kinds = vec![
+        limit.clone(),
+        memory.clone(),
+        written.clone(),
+        synced.clone(),
+    ];
+    let stock_memory = Kind::Stock(StockVolume::Memory);
+    let stock_rocksdb = Kind::Stock(StockVolume::RocksDb);
+    if mode == Mode::Undeclared {
+        kinds.extend([stock_memory.clone(), stock_rocksdb.clone()]);
+    }
+    let kinds = bench.present(kinds, report);
+    let mut outcomes: Vec<(String, Vec<Outcome>)> =
+        kinds.iter().map(|kind| (kind.name(), Vec::new())).collect();
+    for _ in 0..bench.rounds {
+        for (kind, (name, outcomes)) in kinds.iter().zip(&mut outcomes) {
+            let outcome = measure(bench, kind, size, mode).with_context(|| name.clone())?;
+            eprintln!(
+                "  {name}: {:.1} k/s, router {:.2} us, publisher {:.2} us a sample, {:.0} MiB",
+                outcome.rate / 1e3,
+                outcome.router_cpu,
+                outcome.publisher_cpu,
+                outcome.resident / f64::from(1 << 20)
+            );
+            outcomes.push(outcome);
+        }
+    }
+    let find = |kind: &Kind| outcomes.iter().find(|(name, _)| *name == kind.name());
+    for (ours, yardstick, target) in [
+        (&memory, &limit, Target::AtLeast(0.9)),
+        (&written, &limit, Target::AtLeast(0.75)),
+        (&synced, &limit, Target::AtLeast(0.6)),
+        (&memory, &stock_memory, Target::None),
+        (&written, &stock_rocksdb, Target::AtLeast(6.0)),
+        (&stock_memory, &limit, Target::None),
+        (&stock_rocksdb, &limit, Target::None),
+    ] {
+        if let (Some(ours), Some(yardstick)) = (find(ours), find(yardstick)) {
+            report.row(row(ours, yardstick, target, size, mode));
+        }
+    }
+    Ok(())
+}
+
+fn row(
+    (name, ours): &(String, Vec<Outcome>),
+    (other, yardstick): &(String, Vec<Outcome>),
+    target: Target,
+    size: usize,
+    mode: Mode,
+) -> Row {
+    let median =
+        |outcomes: &[Outcome], figure: fn(&Outcome) -> f64| series(outcomes, figure).median();
+    let other = if other == "yardstick" {
+        "a counting subscriber"
+    } else {
+        other
+    };
+    Row {
+        name: format!("ingest {size} B, {}: {name} / {other}", mode.describe()),
+        unit: Unit::Rate,
+        ours: series(ours, |outcome| outcome.rate),
+        yardstick: series(yardstick, |outcome| outcome.rate),
+        target,
+        notes: format!(
+            "CPU a sample: router {:.2} / {:.2} us, publisher {:.2} / {:.2} us; {:.0} / {:.0} MiB",
+            median(ours, |outcome| outcome.router_cpu),
+            median(yardstick, |outcome| outcome.router_cpu),
+            median(ours, |outcome| outcome.publisher_cpu),
+            median(yardstick, |outcome| outcome.publisher_cpu),
+            median(ours, |outcome| outcome.resident) / f64::from(1 << 20),
+            median(yardstick, |outcome| outcome.resident) / f64::from(1 << 20),
+        ),
+    }
+}
+
+fn measure(bench: &Bench, kind: &Kind, size: usize, mode: Mode) -> Result<Outcome> {
+    let home = bench.home()?;
+    let router = bench.start(kind, &home)?;
+    let session = router.client()?;
+    let of = if mode == Mode::Four { 4 } else { 1 };
+    let plans: Vec<Publish> = (0..of)
+        .map(|publisher| Publish {
+            connect: router.endpoint.clone(),
+            size,
+            publisher,
+            of,
+            keys: KEYS,
+            seconds: bench.publish_seconds(),
+            count: u64::MAX,
+            declared: mode == Mode::Declared,
+        })
+        .collect();
+    let mut workers = plans
+        .iter()
+        .map(|plan| bench.worker(plan.arguments()))
+        .collect::<Result<Vec<_>>>()?;
+    for worker in &workers {
+        worker.wait_line(DRAIN, |line| (line == "ready").then_some(()))?;
+    }
+    let cpu = router.process.cpu()?;
+    let start = Instant::now();
+    for worker in &mut workers {
+        worker.tell("go")?;
+    }
+    let published = workers
+        .iter()
+        .map(|worker| worker.answer(DRAIN))
+        .collect::<Result<Vec<Published>>>()?;
+    let total: u64 = published.iter().map(|published| published.sent).sum();
+    let sent: Vec<(Share, u64)> = plans
+        .iter()
+        .zip(&published)
+        .map(|(plan, published)| (plan.share(), published.sent))
+        .collect();
+    match kind {
+        Kind::Yardstick(_) => client::wait_counted(&session, total, DRAIN)?,
+        _ => client::wait_stored(&session, &sent, DRAIN)?,
+    }
+    let elapsed = start.elapsed();
+    let cpu = router.process.cpu()? - cpu;
+    let resident = router.process.resident()?;
+    if !matches!(kind, Kind::Yardstick(_)) {
+        client::check_stored(&session, &sent)?;
+    }
+    for worker in workers {
+        worker.stop(Duration::from_secs(10))?;
+    }
+    router.stop()?;
+    let samples = total as f64;
+    Ok(Outcome {
+        rate: samples / elapsed.as_secs_f64(),
+        router_cpu: cpu.as_secs_f64() * 1e6 / samples,
+        publisher_cpu: published.iter().map(|published| published.cpu).sum::<f64>() * 1e6 / samples,
+        resident: resident as f64,
+    })
+}

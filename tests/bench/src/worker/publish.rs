@@ -1,0 +1,152 @@
+//! A publisher as fast as the router lets it be.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Error, Result};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use zenoh::{
+    Session, Wait as _,
+    key_expr::KeyExpr,
+    qos::{CongestionControl, Reliability},
+};
+
+use super::{answer, say, wait_input};
+use crate::{
+    client,
+    dataset::{self, Share, Values},
+    process,
+};
+
+/// What to publish.
+#[derive(Args, Clone, Debug)]
+pub struct Publish {
+    #[arg(long)]
+    pub connect: String,
+    /// Bytes a value.
+    #[arg(long)]
+    pub size: usize,
+    #[arg(long, default_value_t = 0)]
+    pub publisher: usize,
+    #[arg(long, default_value_t = 1)]
+    pub of: usize,
+    /// Keys of all publishers together.
+    #[arg(long)]
+    pub keys: usize,
+    /// Stop after this time.
+    #[arg(long, default_value_t = 600.0)]
+    pub seconds: f64,
+    /// Stop after this many samples.
+    #[arg(long, default_value_t = u64::MAX)]
+    pub count: u64,
+    /// A declared publisher for each key, instead of puts with the whole key.
+    #[arg(long)]
+    pub declared: bool,
+}
+
+/// What was published.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Published {
+    pub sent: u64,
+    /// From the first put to the return of the last.
+    pub seconds: f64,
+    /// CPU time of the publisher in that time, in seconds.
+    pub cpu: f64,
+}
+
+/// Samples between two looks at the clock.
+const STRIDE: u64 = 64;
+
+impl Publish {
+    /// Which keys it publishes on.
+    pub fn share(&self) -> Share {
+        Share {
+            publisher: self.publisher,
+            of: self.of,
+            keys: self.keys,
+        }
+    }
+
+    /// The arguments that make a worker of this.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["publish".to_owned()];
+        for (name, value) in [
+            ("connect", self.connect.clone()),
+            ("size", self.size.to_string()),
+            ("publisher", self.publisher.to_string()),
+            ("of", self.of.to_string()),
+            ("keys", self.keys.to_string()),
+            ("seconds", self.seconds.to_string()),
+            ("count", self.count.to_string()),
+        ] {
+            arguments.extend([format!("--{name}"), value]);
+        }
+        if self.declared {
+            arguments.push("--declared".to_owned());
+        }
+        arguments
+    }
+
+    pub(super) fn run(self) -> Result<()> {
+        let session = client::connect(&self.connect)?;
+        let share = self.share();
+        let keys = (0..share.len())
+            .map(|nth| {
+                KeyExpr::try_from(dataset::key(share.key_index(nth))).map_err(Error::from_boxed)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let published = if self.declared {
+            self.run_declared(&session, &keys)?
+        } else {
+            self.drive(|nth, value| {
+                session
+                    .put(&keys[nth], value)
+                    .congestion_control(CongestionControl::Block)
+                    .reliability(Reliability::Reliable)
+                    .wait()
+                    .map_err(Error::from_boxed)
+            })?
+        };
+        answer(&published)?;
+        // Closing would throw away what is still in the send queue.
+        wait_input()
+    }
+
+    fn run_declared(&self, session: &Session, keys: &[KeyExpr<'static>]) -> Result<Published> {
+        let publishers = keys
+            .iter()
+            .map(|key| {
+                session
+                    .declare_publisher(key)
+                    .congestion_control(CongestionControl::Block)
+                    .reliability(Reliability::Reliable)
+                    .wait()
+                    .map_err(Error::from_boxed)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.drive(|nth, value| publishers[nth].put(value).wait().map_err(Error::from_boxed))
+    }
+
+    /// Waits for the word to go, then puts until the time or the count is over.
+    fn drive(&self, mut put: impl FnMut(usize, Vec<u8>) -> Result<()>) -> Result<Published> {
+        let values = Values::new(self.size);
+        let len = self.share().len();
+        say("ready")?;
+        wait_input()?;
+        let limit = Duration::from_secs_f64(self.seconds);
+        let cpu = process::own_cpu()?;
+        let start = Instant::now();
+        let mut sent = 0;
+        let mut nth = 0;
+        while sent < self.count && (sent % STRIDE != 0 || start.elapsed() < limit) {
+            put(nth, values.make(sent))?;
+            sent += 1;
+            nth = if nth + 1 == len { 0 } else { nth + 1 };
+        }
+        Ok(Published {
+            sent,
+            seconds: start.elapsed().as_secs_f64(),
+            cpu: (process::own_cpu()? - cpu).as_secs_f64(),
+        })
+    }
+}
