@@ -60,11 +60,23 @@ pub enum Unit {
 
 impl Unit {
     fn show(self, value: f64) -> String {
+        format!("{} {}", self.number(value), self.symbol())
+    }
+
+    fn number(self, value: f64) -> String {
         match self {
-            Self::Rate => format!("{:.1} k/s", value / 1_000.0),
-            Self::Millis if value < 10.0 => format!("{value:.3} ms"),
-            Self::Millis => format!("{value:.0} ms"),
-            Self::Bytes => format!("{:.0} MiB", value / f64::from(1 << 20)),
+            Self::Rate => format!("{:.1}", value / 1_000.0),
+            Self::Millis if value < 10.0 => format!("{value:.3}"),
+            Self::Millis => format!("{value:.0}"),
+            Self::Bytes => format!("{:.0}", value / f64::from(1 << 20)),
+        }
+    }
+
+    fn symbol(self) -> &'static str {
+        match self {
+            Self::Rate => "k/s",
+            Self::Millis => "ms",
+            Self::Bytes => "MiB",
         }
     }
 }
@@ -119,8 +131,8 @@ impl fmt::Display for Row {
             _ => format!(
                 "{} ({} to {})",
                 self.unit.show(series.median()),
-                self.unit.show(series.min()),
-                self.unit.show(series.max())
+                self.unit.number(series.min()),
+                self.unit.number(series.max())
             ),
         };
         let ratio = match self.ratio() {
@@ -255,7 +267,7 @@ mod tests {
         };
         assert_eq!(
             row(Target::AtLeast(0.9)).to_string(),
-            "| ingest | 80.0 k/s (50.0 k/s to 90.0 k/s) | 100.0 k/s (50.0 k/s to 100.0 k/s) \
+            "| ingest | 80.0 k/s (50.0 to 90.0) | 100.0 k/s (50.0 to 100.0) \
              | 0.90 (0.80 to 1.00) | >= 0.9 | yes | note |"
         );
         assert_eq!(row(Target::AtLeast(0.95)).met(), Some(false));
