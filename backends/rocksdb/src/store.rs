@@ -1,0 +1,311 @@
+//! One open database.
+
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rocksdb::{BoundColumnFamily, DB, Options, ReadOptions, WriteBatch, WriteOptions};
+use weir_backend_api::{
+    Capability, Count, Durability, Error, ErrorKind, Result, Snapshot, Store, StoreSpec,
+};
+use weir_core::{
+    change::{Table, Write},
+    key::Key,
+    record::{Head, Record},
+};
+
+use crate::{
+    CAPABILITY, errors,
+    options::{HISTORY, LATEST, TABLES},
+    rows,
+    snapshot::RocksdbSnapshot,
+    space::Reserve,
+};
+
+/// A RocksDB database that holds one store.
+pub struct RocksdbStore {
+    db: DB,
+    name: String,
+    dir: PathBuf,
+    read_only: bool,
+    destroy_on_close: bool,
+    reserve: Reserve,
+    /// Also keeps commits apart.
+    scratch: Mutex<Scratch>,
+    /// Set by the first write or sync whose outcome is unknown, never cleared.
+    poisoned: AtomicBool,
+}
+
+/// What a commit needs besides its batch, kept for the next one.
+#[derive(Default)]
+struct Scratch {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    superseded: Vec<bool>,
+    batch_bytes: usize,
+}
+
+/// Bytes of a row up to which RocksDB takes it; more would be left out without a word.
+const ROW_BYTES_MAX: usize = u32::MAX as usize;
+
+impl RocksdbStore {
+    pub(crate) fn new(db: DB, spec: &StoreSpec, reserve: Reserve) -> Self {
+        Self {
+            db,
+            name: spec.name.clone(),
+            dir: spec.dir.clone(),
+            read_only: spec.read_only,
+            destroy_on_close: spec.destroy_on_close,
+            reserve,
+            scratch: Mutex::default(),
+            poisoned: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn db(&self) -> &DB {
+        &self.db
+    }
+
+    /// A column family; all are opened with the database.
+    pub(crate) fn family(&self, name: &str) -> Result<Arc<BoundColumnFamily<'_>>> {
+        self.db.cf_handle(name).ok_or_else(|| errors::corrupt(name))
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.read_only {
+            let message = format!("{} is open for reading only", self.name);
+            return Err(Error::new(ErrorKind::Rejected, message));
+        }
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(errors::poisoned(&self.name));
+        }
+        Ok(())
+    }
+
+    /// Remembers an error whose outcome is unknown.
+    fn note(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Poisoned {
+            self.poisoned.store(true, Ordering::Release);
+        }
+        error
+    }
+
+    /// The batch as RocksDB's.
+    fn encode(&self, batch: &[Write<'_>], scratch: &mut Scratch) -> Result<WriteBatch> {
+        let (latest, history, tables) = (
+            self.family(LATEST)?,
+            self.family(HISTORY)?,
+            self.family(TABLES)?,
+        );
+        mark_superseded(batch, &mut scratch.superseded);
+        let mut out = WriteBatch::with_capacity_bytes(scratch.batch_bytes);
+        let Scratch { key, value, .. } = scratch;
+        for (write, superseded) in batch.iter().zip(&scratch.superseded) {
+            if *superseded {
+                continue;
+            }
+            value.clear();
+            match write {
+                Write::Latest { key: of, record } => {
+                    rows::latest(of, key);
+                    record.encode_into(value);
+                    check_size(value)?;
+                    out.put_cf(&latest, &key, &value);
+                }
+                Write::ForgetLatest { key: of } => {
+                    rows::latest(of, key);
+                    out.delete_cf(&latest, &key);
+                }
+                Write::History { key: of, record } => {
+                    rows::history(of, record.head.own, key);
+                    record.encode_into(value);
+                    check_size(value)?;
+                    out.put_cf(&history, &key, &value);
+                }
+                Write::ForgetHistory { key: of, version } => {
+                    rows::history(of, *version, key);
+                    out.delete_cf(&history, &key);
+                }
+                Write::Row {
+                    table,
+                    key: of,
+                    value,
+                } => {
+                    rows::table(*table, of, key);
+                    match value {
+                        Some(value) => {
+                            check_size(value)?;
+                            out.put_cf(&tables, &key, value);
+                        }
+                        None => out.delete_cf(&tables, &key),
+                    }
+                }
+            }
+        }
+        scratch.batch_bytes = out.size_in_bytes();
+        Ok(out)
+    }
+}
+
+impl Store for RocksdbStore {
+    fn capability(&self) -> Capability {
+        CAPABILITY
+    }
+
+    fn heads(&self, keys: &[&Key]) -> Result<Vec<Option<Head>>> {
+        let latest = self.family(LATEST)?;
+        let mut ordered = Vec::new();
+        let ends: Vec<usize> = keys
+            .iter()
+            .map(|key| {
+                key.order_into(&mut ordered);
+                ordered.len()
+            })
+            .collect();
+        let mut from = 0;
+        let slices: Vec<&[u8]> = ends
+            .iter()
+            .map(|end| &ordered[std::mem::replace(&mut from, *end)..*end])
+            .collect();
+        self.db
+            .batched_multi_get_cf(&latest, slices, false)
+            .into_iter()
+            .map(|row| {
+                let row = row.map_err(errors::reading)?;
+                row.map(|row| Head::decode(&row))
+                    .transpose()
+                    .map_err(|error| errors::corrupt("latest record").because(error))
+            })
+            .collect()
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Record>> {
+        let latest = self.family(LATEST)?;
+        let row = self
+            .db
+            .get_pinned_cf(&latest, key.ordered())
+            .map_err(errors::reading)?;
+        row.map(|row| decode(&row)).transpose()
+    }
+
+    fn commit(&self, batch: &[Write<'_>], durability: Durability) -> Result<Durability> {
+        let mut scratch = self.scratch.lock();
+        self.check_writable()?;
+        self.reserve.check()?;
+        let batch = self.encode(batch, &mut scratch)?;
+        let synced = durability == Durability::Synced;
+        let mut options = WriteOptions::default();
+        options.set_sync(synced);
+        self.db
+            .write_opt(batch, &options)
+            .map_err(|error| self.note(errors::writing(error)))?;
+        Ok(if synced {
+            Durability::Synced
+        } else {
+            Durability::Written
+        })
+    }
+
+    fn sync(&self) -> Result<Durability> {
+        if self.read_only {
+            return Ok(Durability::Synced);
+        }
+        self.check_writable()?;
+        self.db
+            .flush_wal(true)
+            .map_err(|error| self.note(errors::syncing(error)))?;
+        Ok(Durability::Synced)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>> {
+        Ok(Box::new(RocksdbSnapshot::new(self)))
+    }
+
+    fn rows(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut start = Vec::new();
+        rows::table(table, from, &mut start);
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(rows::table_end(table));
+        let mut iter = self.db.raw_iterator_opt(options);
+        iter.seek(start);
+        let mut out = Vec::new();
+        while out.len() < limit {
+            let Some((key, value)) = iter.item() else {
+                break;
+            };
+            out.push((key[1..].to_vec(), value.to_vec()));
+            iter.next();
+        }
+        iter.status().map_err(errors::reading)?;
+        Ok(out)
+    }
+
+    /// `keys` counts a key once for each file or buffer that holds it, so it is too high until
+    /// RocksDB has merged them.
+    fn count(&self) -> Result<Count> {
+        let latest = self.family(LATEST)?;
+        let property = |family: &Arc<BoundColumnFamily<'_>>, name| {
+            self.db
+                .property_int_value_cf(family, name)
+                .map(Option::unwrap_or_default)
+                .map_err(errors::reading)
+        };
+        let mut bytes = 0;
+        for name in [TABLES, LATEST, HISTORY] {
+            let family = self.family(name)?;
+            bytes += property(&family, "rocksdb.live-sst-files-size")?;
+            // What is in the buffers is in the log too.
+            bytes += property(&family, "rocksdb.cur-size-all-mem-tables")?;
+        }
+        Ok(Count {
+            keys: property(&latest, "rocksdb.estimate-num-keys")?,
+            bytes,
+        })
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        if self.destroy_on_close {
+            let Self { db, dir, .. } = *self;
+            drop(db);
+            return DB::destroy(&Options::default(), &dir).map_err(|error| {
+                let message = format!("cannot remove the database in {}", dir.display());
+                Error::new(ErrorKind::Unavailable, message).because(error)
+            });
+        }
+        self.sync().map(drop)
+    }
+}
+
+/// Marks the writes of latest records that a later write of the batch replaces. Few keys that are
+/// put often are what telemetry is, and what is not written costs nothing.
+fn mark_superseded(batch: &[Write<'_>], superseded: &mut Vec<bool>) {
+    superseded.clear();
+    superseded.resize(batch.len(), false);
+    let mut later: HashSet<&str> = HashSet::with_capacity(batch.len());
+    for (write, superseded) in batch.iter().zip(superseded.iter_mut()).rev() {
+        if let Write::Latest { key, .. } | Write::ForgetLatest { key } = write {
+            *superseded = !later.insert(key);
+        }
+    }
+}
+
+fn check_size(value: &[u8]) -> Result<()> {
+    if value.len() < ROW_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("a record of {} bytes is too long for RocksDB", value.len());
+    Err(Error::new(ErrorKind::Rejected, message))
+}
+
+/// A record from a row's bytes: one copy, which its value then shares.
+pub fn decode(row: &[u8]) -> Result<Record> {
+    Record::decode(&Bytes::copy_from_slice(row))
+        .map_err(|error| errors::corrupt("record").because(error))
+}
