@@ -167,6 +167,12 @@ impl Layer {
         }
     }
 
+    /// Records that only snapshots see.
+    #[cfg(test)]
+    pub(crate) fn past(&self) -> usize {
+        self.rows.values().map(|entry| entry.past.len()).sum()
+    }
+
     fn remove(&mut self, row: &[u8]) {
         if let Some(entry) = self.rows.remove(row) {
             self.bytes -= row.len() as u64 + entry.current.bytes();

@@ -197,3 +197,6 @@ const fn index(table: Table) -> usize {
     // The first table's number is 1.
     table as usize - 1
 }
+
+#[cfg(test)]
+mod tests;
