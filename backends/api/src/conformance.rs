@@ -43,6 +43,7 @@ macro_rules! conformance {
                 holds_what_was_committed,
                 the_last_write_of_a_batch_wins,
                 forgets_a_key_entirely,
+                takes_a_large_batch,
                 keeps_every_key,
                 keeps_values_byte_for_byte,
                 keeps_tombstones_and_folded_heads,

@@ -4,7 +4,8 @@
 //! a few ordered tables, and takes batches that are written whole or not at all. It knows nothing of
 //! Zenoh, of admission, or of other stores. Every call blocks; the caller brings the thread.
 //!
-//! A new backend is right when [`conformance!`] passes for it, also behind [`fault::Faulty`].
+//! A new backend is right when `conformance!` passes for it, which also puts it behind a
+//! `fault::Faulty` (features `conformance` and `fault`; the router is built without).
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -1,5 +1,10 @@
 //! The fault-injecting volume, on stores in memory.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps and fails says where"
+)]
+
 use std::{sync::Arc, thread};
 
 use weir_backend_api::{

@@ -12,7 +12,7 @@ use weir_core::{admission::History, collection, value::Value};
 
 use super::{
     Site,
-    admission::{NOW, Step, counts, property, step},
+    admission::{NOW, Step, check_series, counts, property, step},
     harness::{Shard, rules},
     model::{Model, Op},
     samples::stamp,
@@ -87,6 +87,7 @@ impl<'a> Driver<'a> {
         let state = self.attempt(|driver| driver.shard()?.state());
         assert_eq!(state, self.model.state(), "after the last restart");
         if let Some(shard) = self.shard.take() {
+            check_series(&shard, &self.model);
             shard.into_store().close().unwrap();
         }
     }

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{Durability, ErrorKind, Store};
 
+/// A longer key may be refused as [`ErrorKind::Rejected`]: a path of a file system is no longer.
+const KEY_BYTES_SURE: usize = 4_000;
+
 /// `get` and `heads` agree with what was committed.
 fn check(store: &dyn Store, key: &Key, expected: Option<&Record>) {
     assert_eq!(store.get(key).unwrap().as_ref(), expected, "get of {key:?}");
@@ -99,8 +102,30 @@ pub fn forgets_a_key_entirely(site: &mut Site) {
     store.close().unwrap();
 }
 
-/// A longer key may be refused as [`ErrorKind::Rejected`]: a path of a file system is no longer.
-const KEY_BYTES_SURE: usize = 4_000;
+/// A batch may be large, and so may a question.
+pub fn takes_a_large_batch(site: &mut Site) {
+    let mut store = site.open();
+    let keys: Vec<Key> = (0..3_000).map(|n| Key::new(format!("k/{n}"))).collect();
+    let records: Vec<Record> = (1..=3_000).map(|time| put(time, vec![7; 100])).collect();
+    let batch: Vec<Write<'_>> = keys
+        .iter()
+        .zip(&records)
+        .map(|(k, r)| latest(k, r))
+        .collect();
+    commit(&*store, &batch);
+    if site.can().persistent {
+        store = site.reopen(store);
+    }
+    // Half of the questions are about keys that are not there.
+    let absent: Vec<Key> = (0..3_000)
+        .map(|n| Key::new(format!("absent/{n}")))
+        .collect();
+    let both: Vec<&Key> = keys.iter().zip(&absent).flat_map(|(a, b)| [a, b]).collect();
+    let expected: Vec<Option<Head>> = records.iter().flat_map(|r| [Some(r.head), None]).collect();
+    assert_eq!(store.heads(&both).unwrap(), expected);
+    check(&*store, &keys[2_999], Some(&records[2_999]));
+    store.close().unwrap();
+}
 
 /// Every key that Zenoh can carry, and some more: each its own, over a restart too.
 pub fn keeps_every_key(site: &mut Site) {

@@ -1,6 +1,11 @@
 //! The suite itself, on a simulated disk: its persistent part passes where nothing is wrong, and each
 //! flaw that a backend could have is found by the test that promises to find it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps and fails says where"
+)]
+
 mod disk;
 
 use std::{
@@ -9,8 +14,9 @@ use std::{
 };
 
 use disk::{Disk, Flaw};
-use weir_backend_api::conformance::{
-    Site, admission, faults, history, lifecycle, ranges, records, run, tables,
+use weir_backend_api::{
+    conformance::{Site, admission, faults, history, lifecycle, ranges, records, run, tables},
+    fault::{Faults, Faulty},
 };
 
 mod flawless {
@@ -19,8 +25,17 @@ mod flawless {
     weir_backend_api::conformance!(|_: &Path| Disk::flawless());
 }
 
+mod behind_faults_that_never_come {
+    use super::{Disk, Faults, Faulty, Path};
+
+    weir_backend_api::conformance!(|_: &Path| Faulty::new(Disk::flawless(), Faults::new()));
+}
+
+/// A test of the suite.
+type Test = fn(&mut Site);
+
 /// The tests that find a flaw.
-fn check(flaw: Flaw, tests: &[(&str, fn(&mut Site))]) {
+fn check(flaw: Flaw, tests: &[(&str, Test)]) {
     for (name, test) in tests {
         let verdict = catch_unwind(AssertUnwindSafe(|| {
             run(move |_: &Path| Disk::new(Some(flaw)), test);
@@ -31,7 +46,7 @@ fn check(flaw: Flaw, tests: &[(&str, fn(&mut Site))]) {
 
 macro_rules! tests {
     ($($module:ident::$name:ident),* $(,)?) => {
-        &[$((stringify!($name), $module::$name as fn(&mut Site))),*]
+        &[$((stringify!($name), $module::$name as Test)),*]
     };
 }
 
