@@ -1,6 +1,6 @@
 //! Stores in memory: as fast as an ordered map, gone with the process.
 //!
-//! The map keeps several states of a row while somebody reads an older one ([`layer`]), so a snapshot
+//! The map keeps several states of a row while somebody reads an older one (`layer`), so a snapshot
 //! is a number, a commit never waits for a reader longer than one chunk of a scan takes, and what
 //! only a dropped snapshot could see is freed by whoever drops it.
 
