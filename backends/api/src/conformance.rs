@@ -1,6 +1,6 @@
 //! The suite that every backend passes: one test for each promise of the traits.
 //!
-//! ```ignore
+//! ```text
 //! // In the backend's `tests/conformance.rs`; its dev-dependency on this crate has the feature
 //! // `conformance`.
 //! use std::path::Path;
