@@ -133,11 +133,22 @@ fn a_step_that_hangs_is_ended() {
     assert_eq!(
         closing,
         [
-            "failed: a: printed nothing for 0 s and was ended",
+            "failed: a: printed nothing for 0.5 s and was ended",
             "3 passed, 1 failed, 1 skipped"
         ]
     );
     assert_eq!(code, Some(1));
+}
+
+#[test]
+fn an_interrupted_run_says_how_far_it_came() {
+    let interrupt = "b: cat ok.log; kill -TERM $PPID; sleep 600";
+    let closing = [
+        "failed: b: interrupted",
+        "failed: c: not run, interrupted",
+        "6 passed, 2 failed, 2 skipped",
+    ];
+    check(&["a: cat ok.log", interrupt, "c: cat ok.log"], 1, &closing);
 }
 
 #[test]
