@@ -1,0 +1,346 @@
+//! The three forms and the four languages, from real files, as they come out.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod golden;
+
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+use weir_settings::{
+    Backend, Defaults, Durability, Flag, Form, History, Layers, Loaded, OnClosure, Origin,
+    Settings, StorageSettings, Timestamps, load, parse_storage, parse_volume, show,
+};
+
+fn layers(files: &[&str]) -> Layers {
+    Layers {
+        files: files
+            .iter()
+            .map(|name| format!("tests/files/good/{name}").into())
+            .collect(),
+        env: vec![("HOME".into(), "/home/op".into())],
+        ..Layers::default()
+    }
+}
+
+fn good(layers: &Layers) -> (Settings, Loaded) {
+    let loaded = load(layers);
+    let settings = loaded.settings.clone();
+    (
+        settings.unwrap_or_else(|| panic!("{}", loaded.sources.render(&loaded.diagnostics, false))),
+        loaded,
+    )
+}
+
+fn env(name: &str, value: &str) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+#[test]
+fn shows_what_is_in_force_and_where_it_was_written() {
+    for name in [
+        "ours.json5",
+        "handbook.json5",
+        "zenohd.json5",
+        "included.json5",
+        "ours.yaml",
+        "ours.toml",
+        "ours.json",
+    ] {
+        let (_, loaded) = good(&layers(&[name]));
+        golden::check(&format!("good/{name}.show"), &show(&loaded, true));
+    }
+}
+
+#[test]
+fn what_is_shown_reads_back_as_the_same() {
+    for name in [
+        "ours.json5",
+        "handbook.json5",
+        "ours.yaml",
+        "ours.toml",
+        "ours.json",
+    ] {
+        let (settings, loaded) = good(&layers(&[name]));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shown.json5");
+        std::fs::write(&file, show(&loaded, false)).unwrap();
+        let (again, _) = good(&Layers {
+            files: vec![file],
+            ..layers(&[])
+        });
+        assert_eq!(again.effective, settings.effective, "{name}");
+    }
+}
+
+#[test]
+fn reads_every_setting_of_a_storage() {
+    let (settings, loaded) = good(&layers(&["ours.json5"]));
+    assert_eq!(loaded.diagnostics, []);
+    let StorageSettings {
+        keys,
+        history,
+        durability,
+        timestamps,
+        future_drift,
+        retain,
+        garbage_collection,
+        queue_changes,
+        spool,
+        shards,
+        ..
+    } = &settings.storages["telemetry"];
+    assert_eq!(keys.patterns.len(), 2);
+    assert_eq!(keys.exclude[0].as_str(), "vehicle/*/telemetry/debug/**");
+    assert_eq!((*history, *durability), (History::All, Durability::Synced));
+    assert_eq!(*timestamps, Timestamps::Reject);
+    assert_eq!(*future_drift, Duration::from_millis(250));
+    assert_eq!(retain.age, Some(Duration::from_secs(7 * 86_400)));
+    assert_eq!(
+        (retain.bytes, retain.versions),
+        (Some(10 << 30), Some(1000))
+    );
+    assert_eq!(garbage_collection.period, Duration::from_secs(60));
+    assert_eq!(garbage_collection.lifespan, Duration::from_secs(172_800));
+    assert_eq!((*queue_changes, spool.bytes_max), (1024, 512_000_000));
+    assert_eq!(
+        shards[0].dir.as_deref(),
+        Some(Path::new("/mnt/nvme/telemetry"))
+    );
+
+    let maps = &settings.storages["maps"];
+    assert_eq!(maps.strip_prefix.as_ref().unwrap().as_str(), "maps");
+    assert!(maps.complete && maps.read_only && !maps.shards[0].keep_mime_types);
+    assert_eq!(
+        maps.shards[0].dir.as_deref(),
+        Some(Path::new("/var/lib/weir/archive/maps"))
+    );
+
+    let drones = &settings.storages["drones"];
+    let dirs: Vec<_> = drones
+        .shards
+        .iter()
+        .map(|shard| shard.dir.clone())
+        .collect();
+    let expected = [Some("/mnt/nvme/drones"), Some("/mnt/hdd/drones"), None];
+    assert_eq!(dirs, expected.map(|dir| dir.map(Into::into)));
+    assert_eq!((drones.shards[0].weight, drones.shard_by), (3, Some(2)));
+
+    assert_eq!(settings.http.unwrap().listen.to_string(), "127.0.0.1:9001");
+    assert_eq!(
+        settings.zenoh,
+        json!({
+            "mode": "router",
+            "listen": { "endpoints": ["tcp/127.0.0.1:7447"] },
+            "adminspace": { "enabled": true, "permissions": { "read": true, "write": true } },
+            "plugins": { "rest": { "http_port": 8000 } },
+        })
+    );
+}
+
+#[test]
+fn runs_the_handbook_as_written() {
+    let (settings, loaded) = good(&layers(&["handbook.json5"]));
+    assert_eq!(loaded.diagnostics, []);
+    let shard = &settings.storages["shard_volume_2_rack"];
+    let declared: Vec<_> = shard
+        .keys
+        .declared()
+        .iter()
+        .map(|ke| ke.to_string())
+        .collect();
+    assert_eq!(
+        declared,
+        [
+            "fleet/drone/4$*/**",
+            "fleet/drone/5$*/**",
+            "fleet/drone/6$*/**"
+        ]
+    );
+    assert_eq!(shard.shards[0].backend, Backend::RocksDb);
+    assert_eq!(
+        shard.shards[0].dir.as_deref(),
+        Some(Path::new("/data/shard2_huge_mount"))
+    );
+    assert!(shard.shards[0].create_db);
+    assert_eq!((settings.zenoh, settings.http), (json!({}), None));
+}
+
+#[test]
+fn reads_zenohd_files_by_their_own_rules() {
+    let (settings, loaded) = good(&layers(&["zenohd.json5"]));
+    golden::check(
+        "good/zenohd.json5.warnings",
+        &loaded.sources.render(&loaded.diagnostics, false),
+    );
+    let demo2 = &settings.storages["demo2"];
+    let place = |home: &str, rest: &str| Some(format!("{home}/{rest}").into());
+    assert_eq!(
+        demo2.shards[0].dir,
+        place("/home/op/.zenoh/zenoh_backend_rocksdb", "demo2")
+    );
+    assert!(demo2.complete && demo2.shards[0].create_db);
+    assert_eq!(demo2.on_closure, OnClosure::Destroy);
+    assert_eq!(demo2.garbage_collection.lifespan, Duration::from_secs(3600));
+    let demo3 = &settings.storages["demo3"];
+    assert_eq!(
+        demo3.shards[0].dir,
+        place("/home/op/.zenoh/zenoh_backend_fs", "demo3")
+    );
+    assert!(demo3.read_only && demo3.shards[0].create_db);
+    let demo4 = &settings.storages["demo4"];
+    assert_eq!(demo4.shards[0].dir.as_deref(), Some(Path::new("/srv/old")));
+    assert!(!demo4.shards[0].create_db);
+    assert!(settings.zenoh["plugins"].get("storage_manager").is_none());
+    assert!(!show(&loaded, true).contains("hidden"));
+
+    let mut moved = layers(&["zenohd.json5"]);
+    moved.env = vec![
+        env("ZENOH_BACKEND_ROCKSDB_ROOT", "/rocks"),
+        env("ZENOH_HOME", "/zenoh"),
+    ];
+    let (settings, _) = good(&moved);
+    assert_eq!(
+        settings.storages["demo2"].shards[0].dir,
+        place("/rocks", "demo2")
+    );
+    assert_eq!(
+        settings.storages["demo3"].shards[0].dir,
+        place("/zenoh/zenoh_backend_fs", "demo3")
+    );
+}
+
+#[test]
+fn later_layers_win() {
+    let mut all = layers(&["zenohd.json5", "ours.yaml"]);
+    all.env.extend([
+        env("WEIR_STORAGES__demo__HISTORY", "all"),
+        env("WEIR_STORAGES__telemetry__RETAIN", "{age: '2d', bytes: 1}"),
+        env("WEIR_ID", "1234"),
+        env("WEIR_DATA_DIR", "/from/env"),
+        env("WEIR_PORT_7447_TCP", "tcp://10.0.0.1:7447"),
+        env("WEIR_LOG", "debug"),
+    ]);
+    all.flags = vec![
+        Flag::new(
+            "rest/http_port",
+            json!("127.0.0.1:9000"),
+            "--rest-http-port 127.0.0.1:9000",
+        ),
+        Flag::cfg("storages/demo/read_only:true").unwrap(),
+        Flag::cfg("plugins/storage_manager/storages/more:{key_expr: 'more/**', volume: 'memory'}")
+            .unwrap(),
+        Flag::cfg(":{metadata: {name: 'x'}}").unwrap(),
+    ];
+    let (settings, loaded) = good(&all);
+    let demo = &settings.storages["demo"];
+    assert!(demo.read_only && demo.history == History::All);
+    let telemetry = &settings.storages["telemetry"];
+    assert_eq!(telemetry.retain.age, Some(Duration::from_secs(2 * 86_400)));
+    assert_eq!(settings.data_dir, Path::new("/from/env"));
+    assert_eq!(settings.zenoh["id"], "1234");
+    assert_eq!(
+        settings.zenoh["plugins"]["rest"]["http_port"],
+        "127.0.0.1:9000"
+    );
+    assert_eq!(settings.zenoh["metadata"]["name"], "x");
+    assert_eq!(
+        settings.zenoh["connect"]["endpoints"],
+        json!(["tcp/10.0.0.1:7447"])
+    );
+    assert!(settings.storages.contains_key("more"));
+    let origin = |path: &str| loaded.sources.origin(path).to_string();
+    assert_eq!(
+        origin("storages/demo/history"),
+        "WEIR_STORAGES__demo__HISTORY"
+    );
+    assert_eq!(origin("storages/demo/read_only"), "--cfg");
+    assert_eq!(
+        origin("storages/demo/key_expr"),
+        "tests/files/good/zenohd.json5:15"
+    );
+    assert_eq!(origin("plugins/rest/http_port"), "--rest-http-port");
+    assert_eq!(
+        loaded.sources.origin("storages/demo/group"),
+        Origin::Default
+    );
+    let unknown: Vec<_> = loaded
+        .diagnostics
+        .iter()
+        .filter(|d| d.code == "weir::unknown-variable")
+        .collect();
+    assert_eq!(unknown.len(), 1);
+    assert!(unknown[0].message.contains("WEIR_PORT_7447_TCP"));
+}
+
+#[test]
+fn starts_without_any_file() {
+    let embedded = Layers {
+        defaults: Defaults::Embedded,
+        ..layers(&[])
+    };
+    let (settings, loaded) = good(&embedded);
+    assert_eq!(loaded.diagnostics, []);
+    let default = &settings.storages["default"];
+    assert_eq!(
+        default.shards[0].dir.as_deref(),
+        Some(Path::new("./weir-data/default"))
+    );
+    assert!(default.shards[0].create_db);
+    assert_eq!(
+        settings.zenoh,
+        json!({ "plugins": { "rest": { "http_port": "127.0.0.1:8000" } } })
+    );
+    assert_eq!(settings.http.unwrap().listen.port(), 8001);
+
+    let mut off = embedded;
+    off.flags = vec![
+        Flag::cfg("rest:false").unwrap(),
+        Flag::cfg("http:null").unwrap(),
+    ];
+    let (settings, _) = good(&off);
+    assert_eq!((settings.zenoh, settings.http), (json!({}), None));
+
+    let (settings, _) = good(&layers(&[]));
+    assert!(settings.storages.is_empty() && settings.zenoh == json!({}));
+}
+
+#[test]
+fn reads_what_is_added_at_run_time() {
+    let (settings, _) = good(&layers(&["ours.json5"]));
+    let (volumes, roots) = (&settings.volumes, &settings.roots);
+    let storage = json!({ "key_expr": "new/**", "volume": { "id": "rocksdb", "dir": "new" } });
+    let ours = parse_storage("new", &storage, Form::Weir, volumes, roots).unwrap();
+    assert_eq!(
+        ours.shards[0].dir.as_deref(),
+        Some(Path::new("/var/lib/weir/new"))
+    );
+    let stock = parse_storage("new", &storage, Form::Zenohd, volumes, roots).unwrap();
+    let dir = "/home/op/.zenoh/zenoh_backend_rocksdb/new";
+    assert_eq!(stock.shards[0].dir.as_deref(), Some(Path::new(dir)));
+
+    let storage = json!({ "key_expr": "new//x", "volum": "memory" });
+    let mistakes = parse_storage("new", &storage, Form::Zenohd, volumes, roots).unwrap_err();
+    let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "storages/new/volum: unknown field `volum` in storage `new` (did you mean `volume`?)",
+            "storages/new/key_expr: invalid key expression `new//x`: empty chunk (remove one `/`)",
+            "storages/new: storage `new` has no `volume` (add `volume: \"rocksdb\"`, or memory, \
+             filesystem, or a declared volume)",
+        ]
+    );
+    assert_eq!(
+        parse_volume(
+            "disk",
+            &json!({ "backend": "rocksdb", "dir": "disk" }),
+            roots
+        )
+        .unwrap()
+        .dir,
+        Some("/var/lib/weir/disk".into())
+    );
+    assert!(parse_volume("disk", &json!({ "backend": "influxdb" }), roots).is_err());
+    assert!(parse_volume("a/b", &json!({ "backend": "memory" }), roots).is_err());
+}
