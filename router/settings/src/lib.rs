@@ -20,6 +20,8 @@ mod form;
 mod group;
 mod layer;
 mod path;
+mod plugins;
+mod servers;
 mod settings;
 mod show;
 mod source;
@@ -33,7 +35,8 @@ pub use diagnostic::{Diagnostic, Location, Severity};
 pub use directories::check_directories;
 pub use group::ShardGroups;
 pub use layer::{Defaults, Flag, Layers, RESERVED_VARIABLES};
-pub use settings::{HttpSettings, Loaded, Settings, load, parse_storage, parse_volume};
+pub use servers::HttpSettings;
+pub use settings::{Loaded, Settings, load, parse_storage, parse_volume};
 pub use show::{schema, show};
 pub use source::{Origin, Sources};
 pub use storage::{

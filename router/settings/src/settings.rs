@@ -6,13 +6,14 @@ use crate::form::canonical_storage;
 use crate::group::{self, ShardGroups};
 use crate::layer::{self, Layers};
 use crate::path::KeyPath;
+use crate::plugins::{ZENOH_FIELDS, check_manager, check_plugins};
+use crate::servers::{HttpSettings, put_rest, read_http};
 use crate::source::Sources;
 use crate::storage::{self, StorageSettings, Surroundings};
 use crate::table::{Field, Report, Table, field};
 use crate::volume::{self, Form, Roots, VolumeSettings};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// What became of the layers.
@@ -51,15 +52,6 @@ pub struct Settings {
     pub effective: Value,
 }
 
-/// Our server for metrics and health.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpSettings {
-    /// Where it listens; 127.0.0.1:8001 by default.
-    pub listen: SocketAddr,
-}
-
-const HTTP_PORT_DEFAULT: u16 = 8001;
-
 pub(crate) const OUR_FIELDS: &[Field] = &[
     field(
         "data_dir",
@@ -87,79 +79,6 @@ pub(crate) const OUR_FIELDS: &[Field] = &[
         r#"{"type":"object"}"#,
         "Shard groups by name, each a list of the key patterns of all its members.",
     ),
-];
-
-pub(crate) const HTTP_FIELDS: &[Field] = &[field(
-    "listen",
-    r#"{"type":["string","integer"],"default":"127.0.0.1:8001"}"#,
-    "Address and port, or a port on 127.0.0.1.",
-)];
-
-pub(crate) const REST_FIELDS: &[Field] = &[
-    field(
-        "http_port",
-        r#"{"type":["string","integer"]}"#,
-        "A port, or an address and a port.",
-    ),
-    field(
-        "work_thread_num",
-        r#"{"type":"integer"}"#,
-        "Has no effect in a built-in plugin.",
-    ),
-    field(
-        "max_block_thread_num",
-        r#"{"type":"integer"}"#,
-        "Has no effect in a built-in plugin.",
-    ),
-    field(
-        "__required__",
-        r#"{"type":"boolean"}"#,
-        "Has no effect in a built-in plugin.",
-    ),
-    field("__path__", "true", "Has no effect in a built-in plugin."),
-    field("__plugin__", "true", "Has no effect in a built-in plugin."),
-    field(
-        "__config__",
-        r#"{"type":"string"}"#,
-        "A file to take the rest from.",
-    ),
-];
-
-const MANAGER_FIELDS: &[Field] = &[
-    field("volumes", "true", ""),
-    field("storages", "true", ""),
-    field("backend_search_dirs", "true", ""),
-    field("__path__", "true", ""),
-    field("__required__", "true", ""),
-    field("__plugin__", "true", ""),
-    field("__config__", "true", ""),
-];
-
-/// The top-level names of Zenoh's configuration (zenoh-config 1.10.2, `struct Config`).
-pub(crate) const ZENOH_FIELDS: [&str; 23] = [
-    "id",
-    "metadata",
-    "mode",
-    "region_name",
-    "gateway",
-    "connect",
-    "listen",
-    "open",
-    "scouting",
-    "timestamping",
-    "queries_default_timeout",
-    "routing",
-    "aggregation",
-    "qos",
-    "transport",
-    "adminspace",
-    "namespace",
-    "downsampling",
-    "access_control",
-    "low_pass_filter",
-    "stats",
-    "plugins_loading",
-    "plugins",
 ];
 
 fn top_level() -> Vec<&'static str> {
@@ -200,7 +119,7 @@ fn read(report: &mut Report<'_>, merged: Value, env: &[(String, String)]) -> Set
         // Every layer is an object, and merging makes no other thing of them.
         _ => Map::new(),
     };
-    check_top_level(report, &zenoh);
+    take_unknown(report, &mut zenoh);
     zenoh.remove("$schema");
     check_manager(report, &mut zenoh);
     let ours: Map<String, Value> = OUR_FIELDS
@@ -259,149 +178,17 @@ fn read(report: &mut Report<'_>, merged: Value, env: &[(String, String)]) -> Set
     settings
 }
 
-fn check_top_level(report: &mut Report<'_>, merged: &Map<String, Value>) {
+/// Tells what nobody knows, and takes it out, so that Zenoh does not tell it again.
+fn take_unknown(report: &mut Report<'_>, merged: &mut Map<String, Value>) {
     let known = top_level();
-    for name in merged.keys().filter(|name| !known.contains(&name.as_str())) {
-        let path = KeyPath::from_iter([name]);
-        report.unknown_field(&path, "the configuration", known.iter().copied());
-    }
-}
-
-/// Takes what is left of `plugins.storage_manager` out of Zenoh's part: its storages and volumes
-/// have moved to ours.
-fn check_manager(report: &mut Report<'_>, zenoh: &mut Map<String, Value>) {
-    let Some(Value::Object(plugins)) = zenoh.get_mut("plugins") else {
-        return;
-    };
-    let Some(manager) = plugins
-        .remove("storage_manager")
-        .filter(|value| !value.is_null())
-    else {
-        return;
-    };
-    let path = KeyPath::parse("plugins/storage_manager");
-    let place = "the storage manager";
-    let Some(table) = Table::open(report, path, &manager, place, &[MANAGER_FIELDS]) else {
-        return;
-    };
-    for (name, value) in table.iter() {
-        let path = table.at(name);
-        match name {
-            "backend_search_dirs" | "__path__" | "__plugin__" => {
-                let message = format!("`{name}` has no effect");
-                report.ignored(&path, message, "backends are built in: remove it");
-            }
-            "volumes" | "storages" => report.wrong_type(&path, "an object", value),
-            _ => {}
+    merged.retain(|name, _| {
+        let is_known = known.contains(&name.as_str());
+        if !is_known {
+            let path = KeyPath::from_iter([name]);
+            report.unknown_field(&path, "the configuration", known.iter().copied());
         }
-    }
-}
-
-fn read_http(report: &mut Report<'_>, value: &Value) -> Option<HttpSettings> {
-    let default = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT_DEFAULT));
-    let table = match value {
-        Value::Null | Value::Bool(false) => return None,
-        Value::Bool(true) => return Some(HttpSettings { listen: default }),
-        value => Table::open(
-            report,
-            KeyPath::parse("http"),
-            value,
-            "`http`",
-            &[HTTP_FIELDS],
-        )?,
-    };
-    let listen = match table.get("listen") {
-        None => Some(default),
-        Some(Value::Number(port)) => port
-            .as_u64()
-            .and_then(|port| u16::try_from(port).ok())
-            .map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
-        Some(Value::String(text)) => text.parse().ok().or_else(|| {
-            Some(SocketAddr::from((
-                [127, 0, 0, 1],
-                text.parse::<u16>().ok()?,
-            )))
-        }),
-        Some(other) => {
-            report.wrong_type(&table.at("listen"), "an address and a port", other);
-            return None;
-        }
-    };
-    if listen.is_none() {
-        let help = "write for example \"127.0.0.1:8001\", or a port alone";
-        report.invalid(&table.at("listen"), "this is no address to listen on", help);
-    }
-    listen.map(|listen| HttpSettings { listen })
-}
-
-/// Puts `rest` where Zenoh's plugin reads it.
-fn put_rest(report: &mut Report<'_>, rest: Option<&Value>, zenoh: &mut Map<String, Value>) {
-    let rest = match rest {
-        None | Some(Value::Null | Value::Bool(false)) => None,
-        Some(Value::Bool(true)) => Some(json!({ "http_port": 8000 })),
-        Some(rest) => {
-            check_rest(report, rest);
-            let mut rest = rest.clone();
-            if let Value::Object(map) = &mut rest {
-                // It was read already, as a layer.
-                map.remove("__config__");
-            }
-            Some(rest)
-        }
-    };
-    let plugins = zenoh.entry("plugins").or_insert_with(|| json!({}));
-    if let Value::Object(plugins) = plugins {
-        plugins.extend(rest.map(|rest| ("rest".to_owned(), rest)));
-        if plugins.is_empty() {
-            zenoh.remove("plugins");
-        }
-    }
-}
-
-fn check_rest(report: &mut Report<'_>, rest: &Value) {
-    let path = KeyPath::parse("rest");
-    let Some(table) = Table::open(report, path, rest, "`rest`", &[REST_FIELDS]) else {
-        return;
-    };
-    let good = match table.get("http_port") {
-        None => {
-            let help = "add `http_port: 8000`, or \"127.0.0.1:8000\"";
-            return report.missing(&table.path, "`rest` has no `http_port`", help);
-        }
-        Some(Value::Number(port)) => port
-            .as_u64()
-            .is_some_and(|port| u16::try_from(port).is_ok()),
-        // The plugin splits at the first colon, and so knows no IPv6 addresses.
-        Some(Value::String(text)) => {
-            text.parse::<u16>().is_ok() || text.parse::<std::net::SocketAddrV4>().is_ok()
-        }
-        Some(other) => {
-            return report.wrong_type(
-                &table.at("http_port"),
-                "a port, or an address and a port",
-                other,
-            );
-        }
-    };
-    if !good {
-        let help = "write a port, or an IPv4 address and a port: \"127.0.0.1:8000\"";
-        report.invalid(
-            &table.at("http_port"),
-            "this is no address to listen on",
-            help,
-        );
-    }
-}
-
-fn check_plugins(report: &mut Report<'_>, zenoh: &Map<String, Value>) {
-    let Some(Value::Object(plugins)) = zenoh.get("plugins") else {
-        return;
-    };
-    for name in plugins.keys() {
-        let path = KeyPath::from_iter(["plugins", name]);
-        let help = "built in are rest and storage_manager; others are not loaded";
-        report.ignored(&path, format!("there is no plugin `{name}`"), help);
-    }
+        is_known
+    });
 }
 
 /// A directory as it is in force: from the root, so that it means the same wherever it is read.

@@ -1,7 +1,9 @@
 //! The settings in force as text, and the JSON schema of ours.
 
 use crate::path::KeyPath;
-use crate::settings::{HTTP_FIELDS, Loaded, OUR_FIELDS, REST_FIELDS, ZENOH_FIELDS};
+use crate::plugins::ZENOH_FIELDS;
+use crate::servers::{HTTP_FIELDS, REST_FIELDS};
+use crate::settings::{Loaded, OUR_FIELDS};
 use crate::source::{Origin, Sources};
 use crate::storage::{
     COLLECTION_FIELDS, ENGINE_FIELDS, QUEUE_FIELDS, RETAIN_FIELDS, SHARD_BY_FIELDS, SHARD_FIELDS,

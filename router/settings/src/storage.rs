@@ -1,20 +1,24 @@
 //! Storages: which keys, on which volumes, under which rules.
 
+mod fields;
+mod json;
 mod keys;
 mod shards;
 
 use crate::path::KeyPath;
-use crate::settings::path_json;
-use crate::table::{Field, Report, Table, field};
-use crate::units::duration_text;
+use crate::table::{Field, Report, Table};
 use crate::volume::{Form, Roots, VolumeSettings, check_name};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use weir_core::pattern::KeySet;
 use zenoh_keyexpr::OwnedKeyExpr;
 
+pub(crate) use fields::{
+    COLLECTION_FIELDS, ENGINE_FIELDS, QUEUE_FIELDS, RETAIN_FIELDS, SHARD_BY_FIELDS, SPOOL_FIELDS,
+    STORAGE_FIELDS,
+};
 pub(crate) use keys::read_texts;
 pub use shards::ShardSettings;
 pub(crate) use shards::{SHARD_FIELDS, VOLUME_ID_FIELDS};
@@ -133,201 +137,6 @@ const FUTURE_DRIFT_DEFAULT_MS: i64 = 500;
 // At 100,000 changes a second, a sixth of a second of silence from the disk.
 const QUEUE_CHANGES_DEFAULT: usize = 16_384;
 const SPOOL_BYTES_DEFAULT: u64 = 1 << 30;
-
-pub(crate) const STORAGE_FIELDS: &[Field] = &[
-    field(
-        "key_expr",
-        r#"{"type":["string","array"],"items":{"type":"string"}}"#,
-        "The keys to store: one key pattern or several.",
-    ),
-    field(
-        "key_exprs",
-        r#"{"type":["string","array"],"items":{"type":"string"}}"#,
-        "Another name for `key_expr`.",
-    ),
-    field(
-        "exclude",
-        r#"{"type":["string","array"],"items":{"type":"string"}}"#,
-        "Key expressions to leave out.",
-    ),
-    field(
-        "group",
-        r#"{"type":"string"}"#,
-        "The shard group it belongs to; its members are checked for overlaps and gaps.",
-    ),
-    field(
-        "volume",
-        r#"{"type":["string","object"]}"#,
-        "The volume to store on: a name, or an object with `id` and settings of the backend.",
-    ),
-    field(
-        "backend",
-        r#"{"type":["string","object"]}"#,
-        "Another name for `volume`.",
-    ),
-    field(
-        "shards",
-        r#"{"type":"array"}"#,
-        "Several volumes to spread the keys over.",
-    ),
-    field(
-        "shard_by",
-        r#"{"type":"object","properties":{"chunk":{"type":"integer"}}}"#,
-        "Which chunk of the key decides on the shard (negative: from the end); else the whole key.",
-    ),
-    field(
-        "strip_prefix",
-        r#"{"type":"string"}"#,
-        "What is cut off the front of keys before they are stored.",
-    ),
-    field(
-        "complete",
-        r#"{"enum":[true,false,"true","false"],"default":false}"#,
-        "Whether it holds all that exists under its keys, so that one reply is enough.",
-    ),
-    field(
-        "history",
-        r#"{"enum":["latest","all"],"default":"latest"}"#,
-        "Whether to keep one version of a key, or all.",
-    ),
-    field(
-        "durability",
-        r#"{"enum":["written","synced"],"default":"written"}"#,
-        "What a change must survive to count as stored: the end of the process, or a power loss.",
-    ),
-    field(
-        "timestamps",
-        r#"{"enum":["stamp","reject"],"default":"stamp"}"#,
-        "What becomes of changes without timestamp.",
-    ),
-    field(
-        "future_drift_ms",
-        r#"{"type":"integer","minimum":0,"default":500}"#,
-        "How far ahead of the router's clock a timestamp may be, in milliseconds.",
-    ),
-    field("retain", r#"{"type":"object"}"#, "Limits on what is kept."),
-    field(
-        "garbage_collection",
-        r#"{"type":"object"}"#,
-        "When forgotten metadata is collected.",
-    ),
-    field(
-        "queue",
-        r#"{"type":"object"}"#,
-        "How many changes may wait to be stored.",
-    ),
-    field(
-        "spool",
-        r#"{"type":"object"}"#,
-        "Where changes wait while the volume cannot take them.",
-    ),
-    field(
-        "replication",
-        r#"{"type":"object"}"#,
-        "Ignored: mirrors are to find each other.",
-    ),
-];
-
-/// What may stand beside `volume`, or inside of it.
-pub(crate) const ENGINE_FIELDS: &[Field] = &[
-    field(
-        "dir",
-        r#"{"type":"string"}"#,
-        "Its directory; below the volume's directory or `data_dir` if relative.",
-    ),
-    field(
-        "create_db",
-        r#"{"type":"boolean"}"#,
-        "Whether to create what is not there; true, but false in zenohd's form.",
-    ),
-    field(
-        "read_only",
-        r#"{"type":"boolean","default":false}"#,
-        "Whether it only answers.",
-    ),
-    field(
-        "on_closure",
-        r#"{"enum":["do_nothing","destroy_db","delete_all"],"default":"do_nothing"}"#,
-        "What becomes of the data when the storage is removed.",
-    ),
-    field(
-        "follow_links",
-        r#"{"type":"boolean","default":false}"#,
-        "Whether the filesystem backend follows symbolic links.",
-    ),
-    field(
-        "keep_mime_types",
-        r#"{"type":"boolean","default":true}"#,
-        "Whether the filesystem backend names files after their encoding.",
-    ),
-    field("private", r#"{"type":"object"}"#, "Secrets; never shown."),
-    field(
-        "url",
-        r#"{"type":"string"}"#,
-        "The server of a remote backend.",
-    ),
-    field(
-        "db",
-        r#"{"type":"string"}"#,
-        "The database of a remote backend.",
-    ),
-];
-
-pub(crate) const RETAIN_FIELDS: &[Field] = &[
-    field(
-        "age",
-        r#"{"type":["number","string"]}"#,
-        "The oldest to keep: seconds, or \"7d\".",
-    ),
-    field(
-        "bytes",
-        r#"{"type":["integer","string"]}"#,
-        "The most bytes to keep, or \"10GiB\".",
-    ),
-    field(
-        "versions",
-        r#"{"type":"integer","minimum":1}"#,
-        "The most versions to keep of a key.",
-    ),
-];
-
-pub(crate) const COLLECTION_FIELDS: &[Field] = &[
-    field(
-        "period",
-        r#"{"type":["number","string"],"default":30}"#,
-        "Seconds between two.",
-    ),
-    field(
-        "lifespan",
-        r#"{"type":["number","string"],"default":86400}"#,
-        "Seconds for which deletes and wildcard changes are remembered.",
-    ),
-];
-
-pub(crate) const QUEUE_FIELDS: &[Field] = &[field(
-    "changes",
-    r#"{"type":"integer","minimum":1,"default":16384}"#,
-    "How many.",
-)];
-
-pub(crate) const SPOOL_FIELDS: &[Field] = &[
-    field(
-        "dir",
-        r#"{"type":"string"}"#,
-        "Its directory; below `data_dir` if relative.",
-    ),
-    field(
-        "bytes",
-        r#"{"type":["integer","string"],"default":"1GiB"}"#,
-        "The most that it holds.",
-    ),
-];
-
-pub(crate) const SHARD_BY_FIELDS: &[Field] = &[field(
-    "chunk",
-    r#"{"type":"integer"}"#,
-    "Counted from 0, from the end if negative.",
-)];
 
 /// What a storage is read against.
 pub(crate) struct Surroundings<'a> {
@@ -498,91 +307,5 @@ fn read_spool(report: &mut Report<'_>, table: &Table<'_>, name: &str, roots: &Ro
             None => roots.data_dir.join("spool").join(name),
         },
         bytes_max: bytes.unwrap_or(SPOOL_BYTES_DEFAULT),
-    }
-}
-
-impl StorageSettings {
-    /// Everything in force for this storage, in our form.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let patterns: Vec<&str> = self.keys.patterns.iter().map(|p| p.as_str()).collect();
-        let mut json = json!({
-            "key_expr": if let [one] = patterns[..] { json!(one) } else { json!(patterns) },
-            "complete": self.complete,
-            "history": match self.history { History::Latest => "latest", History::All => "all" },
-            "durability": match self.durability {
-                Durability::Written => "written",
-                Durability::Synced => "synced",
-            },
-            "timestamps": match self.timestamps {
-                Timestamps::Stamp => "stamp",
-                Timestamps::Reject => "reject",
-            },
-            "future_drift_ms": u64::try_from(self.future_drift.as_millis()).unwrap_or(u64::MAX),
-            "garbage_collection": {
-                "period": duration_text(self.garbage_collection.period),
-                "lifespan": duration_text(self.garbage_collection.lifespan),
-            },
-            "read_only": self.read_only,
-            "on_closure": match self.on_closure {
-                OnClosure::DoNothing => "do_nothing",
-                OnClosure::Destroy => "destroy_db",
-            },
-            "queue": { "changes": self.queue_changes },
-            "spool": { "dir": path_json(&self.spool.dir), "bytes": self.spool.bytes_max },
-        });
-        let mut set = |name: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                json[name] = value;
-            }
-        };
-        let exclude: Vec<&str> = self.keys.exclude.iter().map(|ke| ke.as_str()).collect();
-        set("exclude", (!exclude.is_empty()).then(|| json!(exclude)));
-        set("group", self.group.as_ref().map(|group| json!(group)));
-        set(
-            "strip_prefix",
-            self.strip_prefix
-                .as_ref()
-                .map(|prefix| json!(prefix.as_str())),
-        );
-        set(
-            "shard_by",
-            self.shard_by.map(|chunk| json!({ "chunk": chunk })),
-        );
-        let Retain {
-            age,
-            bytes,
-            versions,
-        } = &self.retain;
-        let retain = [
-            ("age", age.map(|age| json!(duration_text(age)))),
-            ("bytes", bytes.map(|bytes| json!(bytes))),
-            ("versions", versions.map(|versions| json!(versions))),
-        ];
-        if retain.iter().any(|(_, limit)| limit.is_some()) {
-            let retain = retain
-                .into_iter()
-                .filter_map(|(name, limit)| Some((name.to_owned(), limit?)));
-            set("retain", Some(Value::Object(retain.collect())));
-        }
-        match &self.shards[..] {
-            [one] => {
-                for (name, value) in one.to_json() {
-                    set(&name, Some(value));
-                }
-            }
-            several => {
-                set(
-                    "shards",
-                    Some(
-                        several
-                            .iter()
-                            .map(|shard| Value::Object(shard.to_json()))
-                            .collect(),
-                    ),
-                );
-            }
-        }
-        json
     }
 }
