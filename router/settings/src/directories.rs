@@ -9,68 +9,119 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+/// Names in `data_dir` that are for the router's own files.
+const OWN: [&str; 3] = ["clock", "id", "spool"];
+
 /// Looks for directories that cannot be used: by writing and removing a small file in each, or in
 /// the nearest directory above that exists; and for storages that meet in one directory once
 /// symbolic links are followed. Creates nothing.
 #[must_use]
 pub fn check_directories(settings: &Settings) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
+    let mut probes = Probes::default();
     let mut real = Vec::new();
     for used in used(settings.storages.values()) {
-        if let Err(diagnostic) = check_usable(&used) {
+        if let Err(diagnostic) = check_usable(&used, &mut probes) {
             diagnostics.push(*diagnostic);
         }
         let dir = canonical(&used.dir);
-        // What is written alike was told when the settings were read.
         real.push(Used { dir, ..used });
     }
-    diagnostics.extend(clashes(&real, |a, b| a.written != b.written));
+    // What is written alike was told when the settings were read.
+    diagnostics.extend(clashes(&real, |a, b| {
+        !a.written.starts_with(&b.written) && !b.written.starts_with(&a.written)
+    }));
     diagnostics
 }
 
 /// Storages that are told to use one directory, as far as that is written in so many words.
 pub(crate) fn check_written<'s>(
     storages: impl Iterator<Item = &'s StorageSettings>,
+    data_dir: &Path,
 ) -> Vec<Diagnostic> {
-    clashes(&used(storages), |_, _| true)
+    let used = used(storages);
+    let mut diagnostics = clashes(&used, |_, _| true);
+    let own = OWN.map(|name| plain(&data_dir.join(name)));
+    for used in used.iter().filter(|used| used.what == What::Data) {
+        if let Some(own) = own.iter().find(|own| used.dir.starts_with(own)) {
+            let message = format!("`{}` is for the router's own files", own.display());
+            let help = "name another `dir`, or rename the storage";
+            diagnostics.push(used.error("weir::shared-directory", message, help));
+        }
+    }
+    diagnostics
 }
 
+/// A directory that a storage uses.
 struct Used {
     /// The entry that says so.
     path: KeyPath,
     storage: String,
+    what: What,
     dir: PathBuf,
     written: PathBuf,
     read_only: bool,
     create: bool,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Data,
+    Spool,
+}
+
+impl Used {
+    fn error(&self, code: &'static str, message: String, help: &str) -> Diagnostic {
+        let diagnostic = Diagnostic::error(code, message).help(help);
+        Diagnostic {
+            path: self.path.to_string(),
+            ..diagnostic
+        }
+    }
+
+    fn name(&self) -> String {
+        match self.what {
+            What::Data => format!("storage `{}`", self.storage),
+            What::Spool => format!("the spool of storage `{}`", self.storage),
+        }
+    }
+}
+
 fn used<'s>(storages: impl Iterator<Item = &'s StorageSettings>) -> Vec<Used> {
-    storages
-        .flat_map(|storage| {
-            let several = storage.shards.len() > 1;
-            storage
-                .shards
-                .iter()
-                .enumerate()
-                .filter_map(move |(index, shard)| {
-                    let root = KeyPath::from_iter(["storages", &storage.name]);
-                    let path = match several {
-                        true => root.join("shards").join(index.to_string()).join("dir"),
-                        false => root.join("dir"),
-                    };
-                    let dir = plain(shard.dir.as_ref()?);
-                    Some(Used {
-                        path,
-                        storage: storage.name.clone(),
-                        written: dir.clone(),
-                        dir,
-                        read_only: storage.read_only,
-                        create: shard.create_db,
-                    })
-                })
-        })
-        .collect()
+    let mut all = Vec::new();
+    for storage in storages {
+        let root = KeyPath::from_iter(["storages", &storage.name]);
+        let mut add = |path: KeyPath, what: What, dir: &Path, create: bool| {
+            let dir = plain(dir);
+            all.push(Used {
+                path,
+                storage: storage.name.clone(),
+                what,
+                written: dir.clone(),
+                dir,
+                read_only: storage.read_only,
+                create,
+            });
+        };
+        for (index, shard) in storage.shards.iter().enumerate() {
+            let Some(dir) = &shard.dir else { continue };
+            let path = match storage.shards.len() {
+                1 => root.join("dir"),
+                _ => root.join("shards").join(index.to_string()).join("dir"),
+            };
+            add(path, What::Data, dir, shard.create_db);
+        }
+        // What is only read never waits to be written.
+        if !storage.read_only {
+            add(
+                root.join("spool").join("dir"),
+                What::Spool,
+                &storage.spool.dir,
+                true,
+            );
+        }
+    }
+    all
 }
 
 fn clashes(used: &[Used], new: impl Fn(&Used, &Used) -> bool) -> Vec<Diagnostic> {
@@ -82,48 +133,52 @@ fn clashes(used: &[Used], new: impl Fn(&Used, &Used) -> bool) -> Vec<Diagnostic>
             continue;
         };
         if new(a, b) {
-            let who = match a.storage == b.storage {
-                true => format!("two shards of storage `{}`", a.storage),
-                false => format!("storages `{}` and `{}`", a.storage, b.storage),
+            let who = match (a.what, b.what) {
+                (What::Data, What::Data) if a.storage == b.storage => {
+                    format!("two shards of storage `{}`", a.storage)
+                }
+                _ => format!("{} and {}", a.name(), b.name()),
             };
             let message = format!("{who} are in one directory, `{}`", b.dir.display());
-            let diagnostic = Diagnostic::error("weir::shared-directory", message)
-                .help("give each a `dir` of its own");
-            diagnostics.push(Diagnostic {
-                path: b.path.to_string(),
-                ..diagnostic
-            });
+            diagnostics.push(b.error("weir::shared-directory", message, "give each its own"));
         }
     }
     for b in used {
         // Ancestors only: the directory itself is the case above.
         let above = b.dir.ancestors().skip(1).find_map(|dir| seen.get(dir));
         if let Some(a) = above.filter(|a| new(a, b)) {
-            let message = format!(
-                "storage `{}` is inside of the directory of storage `{}`, `{}`",
-                b.storage,
-                a.storage,
-                a.dir.display()
-            );
-            let diagnostic = Diagnostic::error("weir::shared-directory", message)
-                .help("put them beside each other");
-            diagnostics.push(Diagnostic {
-                path: b.path.to_string(),
-                ..diagnostic
-            });
+            let (b_name, a_name, dir) = (b.name(), a.name(), a.dir.display());
+            let message = format!("{b_name} is inside of the directory of {a_name}, `{dir}`");
+            diagnostics.push(b.error("weir::shared-directory", message, "put them side by side"));
         }
     }
     diagnostics
 }
 
-fn check_usable(used: &Used) -> Result<(), Box<Diagnostic>> {
+/// What came of writing to directories. Thousands of storages may share one that is there.
+#[derive(Default)]
+struct Probes(BTreeMap<PathBuf, Option<String>>);
+
+impl Probes {
+    /// Why a directory cannot be written to; for the first to ask, others have been told.
+    fn fails(&mut self, dir: PathBuf) -> Option<String> {
+        if self.0.contains_key(&dir) {
+            return None;
+        }
+        let failure = try_write(&dir).err().map(|e| e.to_string());
+        self.0.insert(dir, failure.clone());
+        failure
+    }
+}
+
+fn check_usable(used: &Used, probes: &mut Probes) -> Result<(), Box<Diagnostic>> {
     let dir = &used.dir;
     let problem = |message: String, help: &str| {
-        let diagnostic = Diagnostic::error("weir::unusable-directory", message).help(help);
-        Err(Box::new(Diagnostic {
-            path: used.path.to_string(),
-            ..diagnostic
-        }))
+        Err(Box::new(used.error(
+            "weir::unusable-directory",
+            message,
+            help,
+        )))
     };
     match fs::metadata(dir) {
         Ok(found) if !found.is_dir() => {
@@ -158,10 +213,10 @@ fn check_usable(used: &Used) -> Result<(), Box<Diagnostic>> {
             ),
         };
     }
-    match nearest(dir).map_or(Ok(()), |there| try_write(&there)) {
-        Ok(()) => Ok(()),
-        Err(e) => problem(
-            format!("cannot write to the directory `{}`: {e}", dir.display()),
+    match nearest(dir).and_then(|there| probes.fails(there)) {
+        None => Ok(()),
+        Some(why) => problem(
+            format!("cannot write to the directory `{}`: {why}", dir.display()),
             "name another one, or give this user the right to write there",
         ),
     }

@@ -159,7 +159,7 @@ fn read(report: &mut Report<'_>, merged: Value, env: &[(String, String)]) -> Set
         .collect();
     report
         .diagnostics
-        .extend(directories::check_written(storages.values()));
+        .extend(directories::check_written(storages.values(), &data_dir));
     let shard_groups = group::read_groups(report, ours.get("shard_groups"));
     group::check_groups(report, &shard_groups, &storages);
 
