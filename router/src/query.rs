@@ -21,6 +21,7 @@ use zenoh::{
     query::{Parameters, Query, ZenohParameters},
 };
 
+pub(crate) use self::acknowledged::name as durability_name;
 use self::scan::Found;
 use crate::{convert, storage::Storage};
 

@@ -33,9 +33,9 @@ const FENCE_KEY: &str = "@weir/fence";
 /// operating system's for a host that drops packets is minutes; a person waits this long.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Replies held between the receive thread and their reader. When it is full the receive thread
-/// waits, and so does the sender: a slow reader costs no memory.
-const REPLIES_HELD_MAX: usize = 1024;
+/// Replies or samples held between the receive thread and their reader. When it is full the receive
+/// thread waits, and so does the sender: a slow reader costs no memory.
+const HELD_MAX: usize = 1024;
 
 /// What stopped an operation on the network.
 #[derive(Debug, thiserror::Error)]
@@ -225,6 +225,17 @@ impl Bus {
             .map_err(|source| BusError::zenoh("subscribe to", key_expr, source))
     }
 
+    /// Streams every sample on `key_expr`, for a reader that is a task of its own. A slow reader
+    /// holds up the receive thread: see [`HELD_MAX`].
+    pub async fn subscribe(&self, key_expr: &str) -> Result<Samples> {
+        self.session
+            .declare_subscriber(key_expr)
+            .with(FifoChannel::new(HELD_MAX))
+            .await
+            .map(Samples)
+            .map_err(|source| BusError::zenoh("subscribe to", key_expr, source))
+    }
+
     /// Answers queries on `key_expr`, until the guard is dropped. `complete` promises that the
     /// answers hold everything there is under `key_expr`, so that nobody else need be asked.
     pub async fn declare_queryable(
@@ -270,7 +281,7 @@ impl Bus {
             }
         }
         let replies = query
-            .with(FifoChannel::new(REPLIES_HELD_MAX))
+            .with(FifoChannel::new(HELD_MAX))
             .await
             .map_err(|source| BusError::zenoh("query", selector, source))?;
         Ok(Replies {
@@ -427,6 +438,18 @@ impl Service {
 pub struct Liveliness(
     #[expect(dead_code, reason = "held for its Drop")] zenoh::liveliness::LivelinessToken,
 );
+
+/// The samples of one subscription, in order of arrival. Dropped, it undeclares.
+#[derive(Debug)]
+#[must_use = "dropping it undeclares the subscriber"]
+pub struct Samples(zenoh::pubsub::Subscriber<FifoChannelHandler<Sample>>);
+
+impl Samples {
+    /// The next sample, or `None` when the connection is closed. Cancel safe.
+    pub async fn next(&mut self) -> Option<Sample> {
+        self.0.recv_async().await.ok()
+    }
+}
 
 /// The replies of one query, in order of arrival. Dropped, it cancels what is left of the query.
 #[derive(Debug)]

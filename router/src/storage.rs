@@ -34,7 +34,7 @@ use self::{
     shard::{Shard, SharedReader},
     worker::{Handed, Intake, Worker},
 };
-pub(crate) use self::worker::{Condition, Upkeep};
+pub(crate) use self::worker::{Aside, Condition, Upkeep};
 use crate::clock::SharedClock;
 
 /// What a storage is made of.
@@ -82,7 +82,19 @@ pub(crate) struct Storage {
     readers: Vec<Arc<SharedReader>>,
     clock: Arc<SharedClock>,
     read_only: bool,
+    rates: Mutex<Rates>,
     task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What goes through a storage, over about the last second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rates {
+    /// Changes received a second.
+    pub ingest: f64,
+    /// Queries received a second.
+    pub queries: f64,
+    received: u64,
+    queried: u64,
 }
 
 /// How long a storage may take to empty its queue and close.
@@ -148,6 +160,7 @@ impl Storage {
             readers,
             clock,
             read_only: plan.read_only,
+            rates: Mutex::default(),
             task: Mutex::new(Some(task)),
         }))
     }
@@ -198,6 +211,37 @@ impl Storage {
                 }
             }
         }
+    }
+
+    /// Has the task drop or put again what was set aside.
+    ///
+    /// # Errors
+    /// If the queue is full or closed.
+    pub(crate) fn set_aside(&self, aside: Aside) -> Result<(), String> {
+        let manners = Manners { block: false, hurry: true, bytes: 0 };
+        match self.queue.push(Handed::Aside(aside), manners) {
+            Pushed::Queued => Ok(()),
+            Pushed::Dropped => Err("the queue is full; try again".to_owned()),
+        }
+    }
+
+    /// Takes the measure of the last `span`.
+    pub(crate) fn measure(&self, span: Duration) {
+        let (received, queried) =
+            (self.counters.received.load(Relaxed), self.counters.queries.load(Relaxed));
+        let mut rates = self.rates.lock();
+        let per_second = |now: u64, before: u64| (now - before) as f64 / span.as_secs_f64();
+        *rates = Rates {
+            ingest: per_second(received, rates.received),
+            queries: per_second(queried, rates.queried),
+            received,
+            queried,
+        };
+    }
+
+    /// What goes through.
+    pub(crate) fn rates(&self) -> Rates {
+        *self.rates.lock()
     }
 
     /// What the task shows of itself.
@@ -261,6 +305,7 @@ fn slot(ack: Ack) -> (Ack, Arc<Mutex<Option<Ack>>>) {
 /// The task: sleeps until there is something to do, then works on a thread that may block.
 async fn drive(mut worker: Worker, queue: Arc<Queue<Handed>>, name: String) {
     let mut sleep = Duration::ZERO;
+    let condition = Arc::clone(&worker.condition);
     loop {
         // Either is a reason to look; which of them it was does not matter.
         let _ = tokio::time::timeout(sleep, queue.woken()).await;
@@ -280,6 +325,7 @@ async fn drive(mut worker: Worker, queue: Arc<Queue<Handed>>, name: String) {
                 // A bug of ours: this storage stops, the router does not (S15).
                 tracing::error!(storage = name, %error, "the storage's task failed; it is stopped");
                 queue.close();
+                *condition.lock() = Condition { current: false, failed: true, ..Condition::default() };
                 return;
             }
         }

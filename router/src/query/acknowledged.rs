@@ -42,7 +42,6 @@ pub(crate) enum Kind {
 /// storage that has decided.
 #[derive(Clone)]
 pub(crate) struct Acks {
-    router: Arc<str>,
     answers: mpsc::Sender<Answer>,
 }
 
@@ -65,15 +64,13 @@ impl Kind {
 impl Acks {
     pub(crate) fn new(router: String) -> Self {
         let (answers, queue) = mpsc::channel::<Answer>();
-        let router: Arc<str> = router.into();
-        let sender = Arc::clone(&router);
         // Ends when the last `Acks` is dropped.
         std::thread::spawn(move || {
             for answer in queue {
-                answer.send(&sender);
+                answer.send(&router);
             }
         });
-        Self { router, answers }
+        Self { answers }
     }
 
     /// Offers the operation to a storage; the answer follows when it is decided.
@@ -109,11 +106,6 @@ impl Acks {
     fn refuse(&self, storage: &Storage, query: Query, message: String) {
         let outcome = Outcome::Failed(message);
         let _ = self.answers.send(Answer { query, storage: storage.name.clone(), outcome });
-    }
-
-    /// The router that answers.
-    pub(crate) fn router(&self) -> &str {
-        &self.router
     }
 }
 

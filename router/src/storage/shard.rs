@@ -24,7 +24,7 @@ use weir_core::{
 
 use super::{
     counters::Counters,
-    offer::{Offer, Outcome},
+    offer::{self, Offer, Outcome},
     spool::Spool,
 };
 
@@ -422,12 +422,22 @@ impl Shard {
         }
         open.admitter.seal(&mut writes);
         writes.extend_from_slice(also);
-        let reached = if writes.is_empty() {
-            open.store.capability().durability_max.min(durability)
-        } else {
-            open.store.commit(&writes, durability)?
-        };
+        let reached = commit(&**open.store, &writes, durability);
         drop(writes);
+        let reached = match reached {
+            Ok(reached) => reached,
+            Err(error) => {
+                // It is unknown what was written, and the batch will be offered again. An unstamped
+                // delete must then mean what it meant now, not what was put behind it since.
+                for (offer, admission) in offers.iter_mut().zip(&admissions) {
+                    if offer::stamp_of(&offer.op).is_none() {
+                        let stamp = admission.version().map_or(Stamp::ZERO, |version| version.stamp);
+                        offer::set_stamp(&mut offer.op, stamp);
+                    }
+                }
+                return Err(error);
+            }
+        };
         self.counters.ties.fetch_add(open.admitter.ties() - ties, Relaxed);
         self.counters.batches.fetch_add(1, Relaxed);
         for (offer, admission) in offers.iter_mut().zip(&admissions) {
@@ -473,11 +483,7 @@ impl Shard {
             (admission, applied.then_some(Job::Fold(range)))
         };
         open.admitter.seal(&mut writes);
-        let reached = if writes.is_empty() {
-            open.store.capability().durability_max.min(durability)
-        } else {
-            open.store.commit(&writes, durability)?
-        };
+        let reached = commit(&**open.store, &writes, durability)?;
         self.jobs.extend(job);
         self.counters.admitted(&admission);
         if let Admission::Parked(version) = admission {
@@ -629,6 +635,18 @@ impl Job {
             }
             KeptChange::Key(_) => None,
         }
+    }
+}
+
+/// Commits a batch. If there is nothing to write, what was held already is made as durable as asked.
+fn commit(store: &dyn Store, writes: &[Write<'_>], durability: Durability) -> Result<Durability, Error> {
+    let most = store.capability().durability_max;
+    if !writes.is_empty() {
+        store.commit(writes, durability)
+    } else if durability == Durability::Synced && most == Durability::Synced {
+        store.sync()
+    } else {
+        Ok(durability.min(most))
     }
 }
 

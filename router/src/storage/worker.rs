@@ -2,13 +2,13 @@
 //! that takes long between batches.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use weir_core::{
-    change::{Change, KeptChange, Rejection, WildcardChange},
+    change::{Change, KeptChange, Rejection, Table, WildcardChange, Write},
     key::Key,
     keyspace::KeySpace,
     pattern::KeySet,
@@ -37,6 +37,18 @@ pub(crate) enum Handed {
     Sample(Sample),
     /// A change.
     Offer(Offer),
+    /// What was set aside is to be dropped or put again.
+    Aside(Aside),
+}
+
+/// Drop or put again what was set aside in a table.
+pub(crate) struct Aside {
+    /// [`Table::Parked`] or [`Table::Quarantine`].
+    pub table: Table,
+    /// Put it again, under a new timestamp; otherwise it is dropped.
+    pub release: bool,
+    /// Told how many there were.
+    pub done: mpsc::Sender<Result<u64, String>>,
 }
 
 /// How a storage's changes are treated before they reach a shard.
@@ -62,6 +74,8 @@ pub(crate) struct Condition {
     pub spooled_bytes: u64,
     /// Long work that waits or is under way.
     pub jobs: usize,
+    /// The task has ended because of a bug; nothing more is stored.
+    pub failed: bool,
 }
 
 /// Housekeeping that comes round.
@@ -124,6 +138,7 @@ impl Worker {
         let mut bytes = 0;
         let received = batch.len() as u64;
         let mut offers = Vec::with_capacity(batch.len());
+        let mut asides = Vec::new();
         for handed in batch {
             let mut offer = match handed {
                 Handed::Sample(sample) => match self.intake.read(&sample) {
@@ -134,6 +149,10 @@ impl Worker {
                     }
                 },
                 Handed::Offer(offer) => offer,
+                Handed::Aside(aside) => {
+                    asides.push(aside);
+                    continue;
+                }
             };
             bytes += offer::size_of(&offer.op) as u64;
             if let Some(rejection) = self.stamp(&mut offer) {
@@ -151,8 +170,50 @@ impl Worker {
         for (shard, lot) in self.shards.iter_mut().zip(&mut self.lots) {
             shard.offer(now, lot);
         }
+        for aside in asides {
+            let outcome = self.empty_table(&aside);
+            // Who asked may have stopped waiting.
+            let _ = aside.done.send(outcome);
+        }
         self.show();
         true
+    }
+
+    /// Drops what was set aside, or puts it again under new timestamps; answers how many there were.
+    fn empty_table(&mut self, aside: &Aside) -> Result<u64, String> {
+        const AT_ONCE: usize = 1_024;
+        let mut count = 0;
+        for index in 0..self.shards.len() {
+            loop {
+                let now = self.clock.now();
+                let shard = &mut self.shards[index];
+                let Some((store, _)) = shard.parts() else { return Err("the store is down".into()) };
+                let rows = store.rows(aside.table, &[], AT_ONCE).map_err(|error| error.to_string())?;
+                if rows.is_empty() {
+                    break;
+                }
+                if aside.release {
+                    let mut again = Vec::with_capacity(rows.len());
+                    for (_, row) in &rows {
+                        let Some(mut op) = KeptChange::decode(&row.clone().into()) else { continue };
+                        let stamp = self.clock.stamp().map_err(|error| error.to_string())?;
+                        offer::set_stamp(&mut op, stamp);
+                        again.push(Offer::silent(op));
+                    }
+                    // First it is put again, then it is no longer aside: never neither.
+                    shard.offer(now, &mut again);
+                }
+                let writes: Vec<_> = rows
+                    .into_iter()
+                    .map(|(key, _)| Write::Row { table: aside.table, key, value: None })
+                    .collect();
+                count += writes.len() as u64;
+                if !shard.maintain(now, &writes) {
+                    return Err("the store failed".into());
+                }
+            }
+        }
+        Ok(count)
     }
 
     /// Does what is due, and the long work, taking batches in between.
@@ -287,6 +348,7 @@ impl Worker {
             spooled_changes: changes,
             spooled_bytes: bytes,
             jobs: self.shards.iter().map(|shard| shard.jobs.len()).sum(),
+            failed: false,
         };
     }
 

@@ -1,0 +1,110 @@
+//! From settings to what is built of them.
+
+use std::{sync::Arc, time::Duration};
+
+use weir_backend_api::{Durability, StoreSpec, Volume};
+use weir_backend_filesystem::FilesystemVolume;
+use weir_backend_memory::MemoryVolume;
+use weir_backend_rocksdb::{RocksdbSettings, RocksdbVolume};
+use weir_core::{
+    admission::{History, Rules},
+    keyspace::KeySpace,
+};
+use weir_settings::{Backend, StorageSettings, Timestamps};
+
+use crate::{
+    convert,
+    storage::{Plan, Upkeep, shard},
+};
+
+/// Heads that a shard remembers, at 120 bytes each and twice as many at the most: the keys that a
+/// fleet of a few hundred robots changes all the time.
+const CACHE_KEYS: usize = 32_768;
+
+/// One engine of each kind, shared by all storages.
+pub(crate) struct Engines {
+    memory: Arc<dyn Volume>,
+    filesystem: Arc<dyn Volume>,
+    rocksdb: Arc<dyn Volume>,
+}
+
+impl Engines {
+    /// Opens nothing.
+    pub(crate) fn new() -> Self {
+        Self {
+            memory: Arc::new(MemoryVolume::new()),
+            filesystem: Arc::new(FilesystemVolume::new()),
+            rocksdb: Arc::new(RocksdbVolume::new(RocksdbSettings::default())),
+        }
+    }
+
+    fn of(&self, backend: Backend) -> Arc<dyn Volume> {
+        Arc::clone(match backend {
+            Backend::Memory => &self.memory,
+            Backend::Filesystem => &self.filesystem,
+            Backend::RocksDb => &self.rocksdb,
+        })
+    }
+
+    /// What a storage is built of.
+    pub(crate) fn plan(&self, settings: &StorageSettings) -> anyhow::Result<Plan> {
+        let space = KeySpace::new(settings.strip_prefix.clone())?;
+        let durability = match settings.durability {
+            weir_settings::Durability::Written => Durability::Written,
+            weir_settings::Durability::Synced => Durability::Synced,
+        };
+        let rules = Rules {
+            history: settings.history,
+            drift: convert::ntp64_span(settings.future_drift),
+            age_max: settings.retain.age.map(convert::ntp64_span),
+            cache_keys: CACHE_KEYS,
+        };
+        let shards = settings.shards.iter().enumerate().map(|(index, shard)| {
+            let several = settings.shards.len() > 1;
+            let name =
+                if several { format!("{}-{index}", settings.name) } else { settings.name.clone() };
+            // A shard is known on the ring by its volume and place, so that it keeps its keys when
+            // another is added.
+            let dir = shard.dir.clone().unwrap_or_default();
+            let place = format!("{}:{}", shard.volume, dir.display());
+            let plan = shard::Plan {
+                volume: self.of(shard.backend),
+                spec: StoreSpec {
+                    name: name.clone(),
+                    dir,
+                    create: shard.create_db,
+                    read_only: settings.read_only,
+                    history: settings.history == History::All,
+                    destroy_on_close: false,
+                },
+                rules: rules.clone(),
+                space: space.clone(),
+                durability,
+                spool: (settings.spool.dir.join(name), settings.spool.bytes_max),
+            };
+            (place, f64::from(shard.weight), plan)
+        });
+        let period = settings.garbage_collection.period.max(Duration::from_secs(1));
+        let share = u64::try_from(settings.shards.len()).unwrap_or(1).max(1);
+        Ok(Plan {
+            name: settings.name.clone(),
+            set: settings.keys.clone(),
+            space: space.clone(),
+            complete: settings.complete,
+            read_only: settings.read_only,
+            stamp: settings.timestamps == Timestamps::Stamp,
+            queue_max: settings.queue_changes,
+            upkeep: Upkeep {
+                period: convert::ntp64_span(period),
+                lifespan: convert::ntp64_span(settings.garbage_collection.lifespan),
+                bytes_max: settings.retain.bytes.map(|bytes| bytes / share),
+                versions_max: settings
+                    .retain
+                    .versions
+                    .map(|versions| usize::try_from(versions).unwrap_or(usize::MAX)),
+            },
+            shard_by: settings.shard_by,
+            shards: shards.collect(),
+        })
+    }
+}
