@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 use weir_settings::{
     Backend, Defaults, Durability, Flag, Form, History, Layers, Loaded, OnClosure, Origin,
-    Settings, StorageSettings, Timestamps, load, parse_storage, parse_volume, show,
+    Settings, StorageSettings, Timestamps, load, parse_storage, parse_volume, schema, show,
 };
 
 fn layers(files: &[&str]) -> Layers {
@@ -136,6 +136,12 @@ fn reads_every_setting_of_a_storage() {
             "plugins": { "rest": { "http_port": 8000 } },
         })
     );
+}
+
+#[test]
+fn has_a_schema() {
+    let schema = serde_json::to_string_pretty(&schema()).unwrap();
+    golden::check("schema.json", &schema);
 }
 
 #[test]
