@@ -23,6 +23,55 @@ pub struct Value {
     pub payload: Bytes,
 }
 
+/// Zenoh's ids of the media types that it registers and that files have (`zenoh::bytes::Encoding`).
+const MEDIA_TYPES: [(&str, u16); 26] = [
+    ("application/octet-stream", 3),
+    ("text/plain", 4),
+    ("application/json", 5),
+    ("text/json", 6),
+    ("application/cbor", 8),
+    ("application/yaml", 9),
+    ("text/yaml", 10),
+    ("text/json5", 11),
+    ("image/png", 16),
+    ("image/jpeg", 17),
+    ("image/gif", 18),
+    ("image/bmp", 19),
+    ("image/webp", 20),
+    ("application/xml", 21),
+    ("text/html", 23),
+    ("text/xml", 24),
+    ("text/css", 25),
+    ("text/javascript", 26),
+    ("text/markdown", 27),
+    ("text/csv", 28),
+    ("application/sql", 29),
+    ("application/mp4", 35),
+    ("audio/aac", 38),
+    ("audio/mp4", 40),
+    ("audio/ogg", 41),
+    ("video/mp4", 48),
+];
+
+impl Encoding {
+    /// Zenoh's id for an encoding that it has no id for; the schema holds its name.
+    pub const CUSTOM: u16 = 0xFFFF;
+
+    /// The encoding of a file of that media type, as in `text/html`: Zenoh's id if it has one,
+    /// otherwise [`Encoding::CUSTOM`].
+    #[must_use]
+    pub fn of_media_type(name: &str) -> Self {
+        let registered = MEDIA_TYPES.iter().find(|(known, _)| *known == name);
+        registered.map_or_else(
+            || Self {
+                id: Self::CUSTOM,
+                schema: Some(Bytes::copy_from_slice(name.as_bytes())),
+            },
+            |&(_, id)| Self { id, schema: None },
+        )
+    }
+}
+
 impl Value {
     /// A payload with default encoding and no attachment.
     #[must_use]
