@@ -131,7 +131,9 @@ pub fn counted(session: &Session) -> Result<u64> {
     let (_, value) = found
         .first()
         .context("the counting router does not answer")?;
-    dataset::number(value).context("the count is no number")
+    std::str::from_utf8(value)?
+        .parse()
+        .context("the count is no number")
 }
 
 /// Waits until the counting subscriber has counted `total`; more is an error.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use zenoh::Session;
 
-use crate::{client, process::Process, worker::Yardstick};
+use crate::{client, dataset, process::Process, worker::Yardstick};
 
 /// How long a router may take to start: the stock one opens a million keys in half a minute.
 const START: Duration = Duration::from_secs(180);
@@ -27,6 +27,8 @@ pub enum Kind {
     Yardstick(Yardstick),
     /// Ours, with these storages.
     Weir(Storages),
+    /// Ours, without storages, with a subscriber in it that only counts: the limit.
+    Counting,
     /// The stock router with its storage manager and one storage.
     Stock(StockVolume),
 }
@@ -75,6 +77,7 @@ impl Kind {
     pub fn name(&self) -> String {
         match self {
             Self::Yardstick(_) => "yardstick".to_owned(),
+            Self::Counting => "weir counting".to_owned(),
             Self::Weir(Storages::None) => "weir without storage".to_owned(),
             Self::Weir(Storages::One {
                 backend: "memory", ..
@@ -93,7 +96,7 @@ impl Kind {
     pub fn missing(&self, programs: &Programs) -> Option<String> {
         let library = match self {
             Self::Yardstick(_) => return None,
-            Self::Weir(_) => {
+            Self::Weir(_) | Self::Counting => {
                 return programs
                     .weir
                     .is_none()
@@ -121,10 +124,10 @@ impl Kind {
                 command.args(listening.arguments());
                 command
             }
-            Self::Weir(storages) => {
-                fs::write(&config, storages.config(home, endpoint))?;
-                let mut command = Command::new(programs.weir.as_ref().context("weir")?);
-                command.arg("run").arg("-c").arg(&config).current_dir(home);
+            Self::Weir(storages) => weir(programs, home, &storages.config(home, endpoint))?,
+            Self::Counting => {
+                let mut command = weir(programs, home, &Storages::None.config(home, endpoint))?;
+                command.args(["--bench-count", dataset::ALL]);
                 command
             }
             Self::Stock(volume) => {
@@ -143,6 +146,14 @@ impl Kind {
             }
         })
     }
+}
+
+fn weir(programs: &Programs, home: &Path, text: &str) -> Result<Command> {
+    let config = home.join("config.json5");
+    fs::write(&config, text)?;
+    let mut command = Command::new(programs.weir.as_ref().context("weir")?);
+    command.arg("run").arg("-c").arg(&config).current_dir(home);
+    Ok(command)
 }
 
 impl Storages {
@@ -222,7 +233,9 @@ impl Router {
             Kind::Yardstick(_) => {
                 process.wait_line(START, |line| (line == "ready").then_some(()))?
             }
-            Kind::Weir(_) => said_ms = Some(process.wait_line(START, ready_millis)?),
+            Kind::Weir(_) | Kind::Counting => {
+                said_ms = Some(process.wait_line(START, ready_millis)?)
+            }
             Kind::Stock(_) => client::poll(START, "it does not listen", || {
                 Ok(TcpStream::connect(("127.0.0.1", port)).is_ok())
             })?,
@@ -239,7 +252,9 @@ impl Router {
     pub fn start_serving(kind: &Kind, programs: &Programs, home: &TempDir) -> Result<Self> {
         let router = Self::start(kind, programs, home.path())?;
         let has_storage = match kind {
-            Kind::Yardstick(_) | Kind::Weir(Storages::None | Storages::Many { .. }) => false,
+            Kind::Yardstick(_)
+            | Kind::Counting
+            | Kind::Weir(Storages::None | Storages::Many { .. }) => false,
             Kind::Weir(Storages::One { .. }) | Kind::Stock(_) => true,
         };
         if has_storage {

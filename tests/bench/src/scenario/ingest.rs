@@ -1,6 +1,7 @@
 //! How many samples a second a router takes in, and what a sample costs.
 //!
-//! The limit is a plain router with a subscriber in its process that only counts. A run lasts from
+//! The limit is the same router without a storage, with a subscriber in its process that only
+//! counts; a plain Zenoh router that counts shows what the rest of ours costs. A run lasts from
 //! the word to go until the last sample is counted, or stored and readable; after it every key
 //! must hold its last value. One sample more or less fails the scenario.
 
@@ -59,14 +60,16 @@ struct Outcome {
 
 /// Measures all contestants in turn, round by round.
 pub fn run(bench: &Bench, report: &mut Report, size: usize, mode: Mode) -> Result<()> {
-    let limit = Kind::Yardstick(Yardstick {
+    let plain = Kind::Yardstick(Yardstick {
         count: true,
         ..Yardstick::bare()
     });
+    let limit = Kind::Counting;
     let memory = Kind::weir("memory", "written");
     let written = Kind::weir("rocksdb", "written");
     let synced = Kind::weir("rocksdb", "synced");
     let mut kinds = vec![
+        plain.clone(),
         limit.clone(),
         memory.clone(),
         written.clone(),
@@ -100,6 +103,7 @@ pub fn run(bench: &Bench, report: &mut Report, size: usize, mode: Mode) -> Resul
         (&synced, &limit, Target::AtLeast(0.6)),
         (&memory, &stock_memory, Target::None),
         (&written, &stock_rocksdb, Target::AtLeast(6.0)),
+        (&limit, &plain, Target::None),
         (&stock_memory, &limit, Target::None),
         (&stock_rocksdb, &limit, Target::None),
     ] {
@@ -120,7 +124,7 @@ fn row(
     let median =
         |outcomes: &[Outcome], figure: fn(&Outcome) -> f64| series(outcomes, figure).median();
     let other = if other == "yardstick" {
-        "a counting subscriber"
+        "plain Zenoh counting"
     } else {
         other
     };
@@ -182,13 +186,13 @@ fn measure(bench: &Bench, kind: &Kind, size: usize, mode: Mode) -> Result<Outcom
         .map(|(plan, published)| (plan.share(), published.sent))
         .collect();
     match kind {
-        Kind::Yardstick(_) => client::wait_counted(&session, total, DRAIN)?,
+        Kind::Yardstick(_) | Kind::Counting => client::wait_counted(&session, total, DRAIN)?,
         _ => client::wait_stored(&session, &sent, DRAIN)?,
     }
     let elapsed = start.elapsed();
     let cpu = router.process.cpu()? - cpu;
     let resident = router.process.resident()?;
-    if !matches!(kind, Kind::Yardstick(_)) {
+    if !matches!(kind, Kind::Yardstick(_) | Kind::Counting) {
         client::check_stored(&session, &sent)?;
     }
     for worker in workers {

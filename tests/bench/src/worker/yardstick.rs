@@ -115,7 +115,7 @@ fn count(session: &Session) -> Result<()> {
             reply(
                 &query,
                 query.key_expr().clone(),
-                counted.load(Relaxed).to_le_bytes().to_vec(),
+                counted.load(Relaxed).to_string().into_bytes(),
             );
         })
         .background()
