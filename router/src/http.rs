@@ -111,6 +111,9 @@ async fn readyz(State(shown): State<Shown>, query: Query<Readiness>) -> impl Int
     (status, text)
 }
 
+/// A figure of a storage: its name, what it says, and how it is read (nothing if it is unknown).
+type Gauge = (&'static str, &'static str, fn(&Storage) -> Option<u64>);
+
 /// The storages' figures, read when they are asked for.
 struct Storages(Arc<Service>);
 
@@ -134,7 +137,7 @@ impl Collector for Storages {
                 ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
             }
         }
-        let gauges: [(&str, &str, fn(&Storage) -> Option<u64>); 6] = [
+        let gauges: [Gauge; 6] = [
             ("storage_keys", "keys held, tombstones included", |s| s.count().map(|c| c.keys)),
             ("storage_stored_bytes", "bytes that the stores take", |s| s.count().map(|c| c.bytes)),
             ("storage_queued", "changes in the queue", |s| Some(s.queued() as u64)),

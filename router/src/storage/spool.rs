@@ -247,8 +247,8 @@ mod tests {
         KeptChange::Key(Change {
             key: Key::from(format!("a/{number}").as_str()),
             // Every third one is an unstamped delete.
-            stamp: (number % 3 != 0).then_some(Stamp { time: number, id: [1; 16] }),
-            value: (number % 3 != 0).then(|| Value::bytes(vec![b'x'; 100])),
+            stamp: (!number.is_multiple_of(3)).then_some(Stamp { time: number, id: [1; 16] }),
+            value: (!number.is_multiple_of(3)).then(|| Value::bytes(vec![b'x'; 100])),
         })
     }
 

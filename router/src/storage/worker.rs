@@ -293,7 +293,7 @@ impl Worker {
         let mut destinations = destinations.into_iter();
         for mut offer in offers {
             let KeptChange::Key(change) = &offer.op else {
-                self.to_all(offer);
+                self.offer_all(offer);
                 continue;
             };
             let hash = token(&change.key);
@@ -332,7 +332,7 @@ impl Worker {
         self.lots[shard].push(offer);
     }
 
-    fn to_all(&mut self, offer: Offer) {
+    fn offer_all(&mut self, offer: Offer) {
         let others = self.lots.len() - 1;
         for lot in &mut self.lots[..others] {
             lot.push(Offer::silent(offer.op.clone()));

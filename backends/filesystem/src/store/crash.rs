@@ -16,9 +16,12 @@ use weir_core::{
 
 use super::*;
 
+/// The directory as it was at a step, and where its copy lies.
+type Image = (Step, PathBuf);
+
 thread_local! {
     /// Where copies go, and those taken.
-    static IMAGES: RefCell<Option<(PathBuf, Vec<(Step, PathBuf)>)>> = const { RefCell::new(None) };
+    static IMAGES: RefCell<Option<(PathBuf, Vec<Image>)>> = const { RefCell::new(None) };
 }
 
 /// Takes a copy, if asked to on this thread.

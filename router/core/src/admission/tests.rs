@@ -268,7 +268,7 @@ fn every_order(ops: &mut [Op], check: &mut impl FnMut(&[Op])) {
         }
         for i in 0..len {
             permute(len - 1, ops, check);
-            let other = if len % 2 == 0 { i } else { 0 };
+            let other = if len.is_multiple_of(2) { i } else { 0 };
             ops.swap(other, len - 1);
         }
     }
