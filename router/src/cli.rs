@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 use crate::client::del::{self, DelArgs};
 use crate::client::get::{self, GetArgs};
 use crate::client::put::{self, PutArgs};
+use crate::client::status::{self, StatusArgs};
+use crate::client::storage::{self, StorageArgs};
 use crate::client::sub::{self, SubArgs};
 use crate::client::{Outcome, Streams};
 
@@ -50,6 +52,7 @@ Start here:
   weir run                                start a router that stores everything in ./weir-data
   weir put demo/hello world               put a value
   weir get 'demo/**'                      get it back
+  weir status                             see how the router is
   weir check weir.json5                   check a configuration
   weir COMMAND --help                     options and examples of a command
 
@@ -77,6 +80,10 @@ enum Command {
     Del(Box<DelArgs>),
     /// Print samples as they are put
     Sub(Box<SubArgs>),
+    /// Show how the routers and their storages are
+    Status(Box<StatusArgs>),
+    /// List, look into, clear and fill storages
+    Storage(StorageArgs),
     /// Check a configuration: every mistake at once, with file, line and column
     Check(Box<CheckArgs>),
     /// Show the settings, or the schema of the configuration file
@@ -108,6 +115,10 @@ impl Cli {
             Command::Get(args) => client(async |streams| get::get(&args, streams).await),
             Command::Del(args) => client(async |streams| del::del(&args, streams).await),
             Command::Sub(args) => client(async |streams| sub::sub(&args, streams).await),
+            Command::Status(args) => client(async |streams| status::status(&args, streams).await),
+            Command::Storage(args) => {
+                client(async |streams| storage::storage(&args, streams).await)
+            }
             Command::Check(args) => print(|streams| check::check(*args, self.log.color, streams)),
             Command::Config(args) => print(|streams| check::config(args, self.log.color, streams)),
             Command::Completions(args) => generate::completions(&args),
@@ -125,6 +136,8 @@ impl Command {
             | Self::Get(_)
             | Self::Del(_)
             | Self::Sub(_)
+            | Self::Status(_)
+            | Self::Storage(_)
             | Self::Check(_)
             | Self::Config(_)
             | Self::Completions(_)

@@ -14,10 +14,14 @@ use clap::{Args, ValueEnum, ValueHint};
 use crate::session::{Bus, ClientMode, ClientOptions};
 
 mod ack;
+mod ask;
 pub mod del;
 mod format;
 pub mod get;
+pub mod import;
 pub mod put;
+pub mod status;
+pub mod storage;
 pub mod sub;
 mod table;
 mod timestamp;

@@ -67,10 +67,10 @@ pub enum Operation {
 
 /// A storage's answer.
 #[derive(Debug, Deserialize)]
-struct Receipt {
-    storage: String,
+pub(super) struct Receipt {
+    pub storage: String,
     router: String,
-    admission: String,
+    pub admission: String,
     timestamp: Option<String>,
     durability: Option<Durability>,
     #[serde(default)]
@@ -252,7 +252,7 @@ impl Receipt {
 
     /// Why this is no yes, if it is none. `outdated` is a yes: the storage holds something newer,
     /// which is what was asked of it.
-    fn refusal(&self, asked: Option<Durability>) -> Option<String> {
+    pub fn refusal(&self, asked: Option<Durability>) -> Option<String> {
         let reason = || printable(self.reason.as_deref().unwrap_or("it does not say why"), 200);
         match self.admission.as_str() {
             "rejected" => return Some(format!("rejected: {}", reason())),

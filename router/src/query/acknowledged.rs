@@ -7,6 +7,7 @@
 //! | `_delete` | delete its key or key expression |
 //! | `durability=memory`, `written`, `synced` | answer only when it is that durable |
 //! | `timestamp=TIME/ID` | the change's own timestamp |
+//! | `storage=NAME` | only storages of this name take it |
 //!
 //! The answer is JSON: `{"storage", "router", "admission", "timestamp", "durability"}`.
 
@@ -75,6 +76,9 @@ impl Acks {
 
     /// Offers the operation to a storage; the answer follows when it is decided.
     pub(crate) fn offer(&self, storage: &Arc<Storage>, kind: Kind, query: Query) {
+        if query.parameters().get("storage").is_some_and(|name| name != storage.name) {
+            return;
+        }
         let (durability, stamp) = match parameters(query.parameters()) {
             Ok(parameters) => parameters,
             Err(message) => return self.refuse(storage, query, message),
