@@ -47,7 +47,10 @@ pub(crate) fn stock_status(service: &Service) -> Vec<(String, Value)> {
         entries.push((format!("volumes/{name}/__path__"), json!("__static_lib__")));
     }
     for storage in service.storages() {
-        entries.push((format!("storages/{}", storage.name), storage_status(service, &storage)));
+        entries.push((
+            format!("storages/{}", storage.name),
+            storage_status(service, &storage),
+        ));
     }
     for name in service.not_open() {
         entries.push((format!("storages/{name}"), json!({ "state": "opening" })));
@@ -63,7 +66,9 @@ pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
     let condition = storage.condition();
     let totals = storage.counters.totals();
     let count = storage.count();
-    let durability = service.storage(&storage.name).map(|(_, settings)| settings.durability);
+    let durability = service
+        .storage(&storage.name)
+        .map(|(_, settings)| settings.durability);
     let durability = match durability {
         Some(weir_settings::Durability::Synced) => Durability::Synced,
         _ => Durability::Written,
@@ -143,7 +148,10 @@ pub(crate) fn answer(service: &Arc<Service>, permissions: Permissions, query: &Q
     }
     for (key, value) in entries.into_iter().filter(|(key, _)| asks_for(query, key)) {
         let Ok(key) = KeyExpr::new(key) else { continue };
-        let sent = query.reply(key, value.to_string()).encoding(Encoding::APPLICATION_JSON).wait();
+        let sent = query
+            .reply(key, value.to_string())
+            .encoding(Encoding::APPLICATION_JSON)
+            .wait();
         if let Err(error) = sent {
             tracing::debug!(%error, "a status could not be sent");
             return;
@@ -159,7 +167,10 @@ fn aside(
     query: &Query,
 ) -> Result<Value, String> {
     let parameters = query.parameters();
-    let (purge, release) = (parameters.contains_key("_purge"), parameters.contains_key("_release"));
+    let (purge, release) = (
+        parameters.contains_key("_purge"),
+        parameters.contains_key("_release"),
+    );
     if !purge && !release {
         return list(storage, table);
     }
@@ -167,21 +178,37 @@ fn aside(
         return Err("adminspace.permissions.write is off".to_owned());
     }
     let (done, outcome) = std::sync::mpsc::channel();
-    storage.set_aside(Aside { table, release, done })?;
+    storage.set_aside(Aside {
+        table,
+        release,
+        done,
+    })?;
     let count = outcome
         .recv_timeout(Duration::from_secs(30))
         .map_err(|_| "the storage did not answer in time".to_owned())??;
-    Ok(if release { json!({ "released": count }) } else { json!({ "purged": count }) })
+    Ok(if release {
+        json!({ "released": count })
+    } else {
+        json!({ "purged": count })
+    })
 }
 
 fn list(storage: &Storage, table: Table) -> Result<Value, String> {
     let mut changes = Vec::new();
     let mut more = false;
     for reader in storage.readers() {
-        let Some(reader) = reader.get() else { return Err("the store is down".to_owned()) };
-        let rows = reader.store.rows(table, &[], LISTED_MAX).map_err(|error| error.to_string())?;
+        let Some(reader) = reader.get() else {
+            return Err("the store is down".to_owned());
+        };
+        let rows = reader
+            .store
+            .rows(table, &[], LISTED_MAX)
+            .map_err(|error| error.to_string())?;
         more |= rows.len() == LISTED_MAX;
-        changes.extend(rows.into_iter().filter_map(|(_, row)| KeptChange::decode(&row.into())));
+        changes.extend(
+            rows.into_iter()
+                .filter_map(|(_, row)| KeptChange::decode(&row.into())),
+        );
     }
     let changes: Vec<Value> = changes
         .iter()

@@ -18,7 +18,9 @@ pub(crate) async fn count(bus: &Bus, expr: &str) -> Result<(Subscription, Servic
         counted.fetch_add(1, Relaxed);
     });
     let serving = bus.declare_queryable("@weir/bench/count", true, move |query| {
-        let sent = query.reply("@weir/bench/count", count.load(Relaxed).to_string()).wait();
+        let sent = query
+            .reply("@weir/bench/count", count.load(Relaxed).to_string())
+            .wait();
         if let Err(error) = sent {
             tracing::debug!(%error, "the count could not be sent");
         }

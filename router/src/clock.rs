@@ -36,15 +36,18 @@ impl SharedClock {
             Err(error) => return Err(error),
         };
         let ahead = Clock::new(id, ceiling, drift).ahead(wall());
-        // A ceiling is up to a minute ahead by design.
-        if ahead > 120 << 32 {
+        // A ceiling is a little ahead by design.
+        if ahead > 1 << 32 {
             tracing::warn!(
                 seconds = ahead >> 32,
                 "the wall clock is behind what this router has stamped before: \
                  its own stamps continue above, Zenoh's do not until the clock is right"
             );
         }
-        Ok(Self { clock: Mutex::new(Clock::new(id, ceiling, drift)), path })
+        Ok(Self {
+            clock: Mutex::new(Clock::new(id, ceiling, drift)),
+            path,
+        })
     }
 
     /// The next stamp.
@@ -102,8 +105,14 @@ mod tests {
     #[test]
     fn a_restart_continues_above() {
         let dir = tempfile::tempdir().unwrap();
-        let before = SharedClock::open(dir.path(), [1; 16], 0).unwrap().stamp().unwrap();
-        let after = SharedClock::open(dir.path(), [1; 16], 0).unwrap().stamp().unwrap();
+        let before = SharedClock::open(dir.path(), [1; 16], 0)
+            .unwrap()
+            .stamp()
+            .unwrap();
+        let after = SharedClock::open(dir.path(), [1; 16], 0)
+            .unwrap()
+            .stamp()
+            .unwrap();
         assert!(after > before);
         fs::write(dir.path().join("clock"), "no number").unwrap();
         assert!(SharedClock::open(dir.path(), [1; 16], 0).is_err());

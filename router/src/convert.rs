@@ -20,8 +20,13 @@ use zenoh::{
 
 /// The value of a sample, copied out of the network's buffer; `None` for a delete.
 pub(crate) fn value_of(sample: &Sample) -> Option<Value> {
-    (sample.kind() == SampleKind::Put)
-        .then(|| value(sample.payload(), Some(sample.encoding()), sample.attachment()))
+    (sample.kind() == SampleKind::Put).then(|| {
+        value(
+            sample.payload(),
+            Some(sample.encoding()),
+            sample.attachment(),
+        )
+    })
 }
 
 /// A value from its parts. Copies: the parts are slices of network buffers that are much larger.
@@ -32,14 +37,23 @@ pub(crate) fn value(
 ) -> Value {
     let encoding = encoding.map_or_else(Encoding::default, |encoding| Encoding {
         id: encoding.id(),
-        schema: encoding.schema().map(|schema| Bytes::copy_from_slice(schema)),
+        schema: encoding
+            .schema()
+            .map(|schema| Bytes::copy_from_slice(schema)),
     });
-    Value { encoding, attachment: attachment.map(copy), payload: copy(payload) }
+    Value {
+        encoding,
+        attachment: attachment.map(copy),
+        payload: copy(payload),
+    }
 }
 
 /// The encoding of a value.
 pub(crate) fn encoding(encoding: &Encoding) -> zenoh::bytes::Encoding {
-    let schema = encoding.schema.as_ref().map(|schema| ZSlice::from(schema.to_vec()));
+    let schema = encoding
+        .schema
+        .as_ref()
+        .map(|schema| ZSlice::from(schema.to_vec()));
     zenoh::bytes::Encoding::new(encoding.id, schema)
 }
 

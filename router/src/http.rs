@@ -44,7 +44,11 @@ pub(crate) async fn serve(
         .with_context(|| format!("cannot listen on http://{address} (set `http.listen`)"))?;
     let mut registry = Registry::with_prefix("weir");
     registry.register_collector(Box::new(Storages(Arc::clone(&service))));
-    let shown = Shown { service, registry: Arc::new(registry), bus };
+    let shown = Shown {
+        service,
+        registry: Arc::new(registry),
+        bus,
+    };
     let pages = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
@@ -64,7 +68,9 @@ async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
     }
     let text = text.trim_end_matches("# EOF\n").to_owned();
-    let zenoh = zenoh_metrics(&shown).await.unwrap_or_else(|| "# EOF\n".to_owned());
+    let zenoh = zenoh_metrics(&shown)
+        .await
+        .unwrap_or_else(|| "# EOF\n".to_owned());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text + &zenoh).into_response()
 }
@@ -74,8 +80,18 @@ async fn zenoh_metrics(shown: &Shown) -> Option<String> {
     let key = format!("@/{}/router/metrics", shown.service.router());
     let mut replies = shown.bus.get(&key, GetOptions::default()).await.ok()?;
     let reply = replies.next().await?;
-    let text = reply.result().ok()?.payload().try_to_string().ok()?.into_owned();
-    Some(if text.ends_with("# EOF\n") { text } else { text + "# EOF\n" })
+    let text = reply
+        .result()
+        .ok()?
+        .payload()
+        .try_to_string()
+        .ok()?
+        .into_owned();
+    Some(if text.ends_with("# EOF\n") {
+        text
+    } else {
+        text + "# EOF\n"
+    })
 }
 
 /// `verbose` says of each storage how it is.
@@ -86,7 +102,11 @@ struct Readiness {
 
 async fn readyz(State(shown): State<Shown>, query: Query<Readiness>) -> impl IntoResponse {
     let ready = admin::is_ready(&shown.service);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let mut text = String::new();
     if query.verbose.is_some() {
         for storage in shown.service.storages() {
@@ -97,7 +117,9 @@ async fn readyz(State(shown): State<Shown>, query: Query<Readiness>) -> impl Int
                 (false, true) => "failed".to_owned(),
                 (false, false) => {
                     let last = storage.counters.last_error.lock();
-                    let why = last.as_ref().map_or("catching up", |error| error.message.as_str());
+                    let why = last
+                        .as_ref()
+                        .map_or("catching up", |error| error.message.as_str());
                     format!("down, {} changes spooled: {why}", condition.spooled_changes)
                 }
             };
@@ -126,8 +148,13 @@ impl std::fmt::Debug for Storages {
 impl Collector for Storages {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let storages = self.0.storages();
-        let totals: Vec<_> = storages.iter().map(|storage| storage.counters.totals()).collect();
-        let Some(first) = totals.first() else { return Ok(()) };
+        let totals: Vec<_> = storages
+            .iter()
+            .map(|storage| storage.counters.totals())
+            .collect();
+        let Some(first) = totals.first() else {
+            return Ok(());
+        };
         for (index, (name, help, _)) in first.each().enumerate() {
             let name = format!("storage_{name}");
             let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
@@ -138,21 +165,35 @@ impl Collector for Storages {
             }
         }
         let gauges: [Gauge; 6] = [
-            ("storage_keys", "keys held, tombstones included", |s| s.count().map(|c| c.keys)),
-            ("storage_stored_bytes", "bytes that the stores take", |s| s.count().map(|c| c.bytes)),
-            ("storage_queued", "changes in the queue", |s| Some(s.queued() as u64)),
-            ("storage_spool_changes", "changes that wait in spools", |s| {
-                Some(s.condition().spooled_changes)
+            ("storage_keys", "keys held, tombstones included", |s| {
+                s.count().map(|c| c.keys)
             }),
-            ("storage_spool_bytes", "bytes of spools", |s| Some(s.condition().spooled_bytes)),
-            ("storage_up", "1 if every store is up and nothing waits", |s| {
-                Some(u64::from(s.condition().current))
+            ("storage_stored_bytes", "bytes that the stores take", |s| {
+                s.count().map(|c| c.bytes)
             }),
+            ("storage_queued", "changes in the queue", |s| {
+                Some(s.queued() as u64)
+            }),
+            (
+                "storage_spool_changes",
+                "changes that wait in spools",
+                |s| Some(s.condition().spooled_changes),
+            ),
+            ("storage_spool_bytes", "bytes of spools", |s| {
+                Some(s.condition().spooled_bytes)
+            }),
+            (
+                "storage_up",
+                "1 if every store is up and nothing waits",
+                |s| Some(u64::from(s.condition().current)),
+            ),
         ];
         for (name, help, gauge) in gauges {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for storage in &storages {
-                let Some(value) = gauge(storage) else { continue };
+                let Some(value) = gauge(storage) else {
+                    continue;
+                };
                 let value = i64::try_from(value).unwrap_or(i64::MAX);
                 let labels = [("storage", storage.name.as_str())];
                 ConstGauge::new(value).encode(family.encode_family(&labels)?)?;

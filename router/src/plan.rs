@@ -61,8 +61,11 @@ impl Engines {
         };
         let shards = settings.shards.iter().enumerate().map(|(index, shard)| {
             let several = settings.shards.len() > 1;
-            let name =
-                if several { format!("{}-{index}", settings.name) } else { settings.name.clone() };
+            let name = if several {
+                format!("{}-{index}", settings.name)
+            } else {
+                settings.name.clone()
+            };
             // A shard is known on the ring by its volume and place, so that it keeps its keys when
             // another is added.
             let dir = shard.dir.clone().unwrap_or_default();
@@ -84,7 +87,10 @@ impl Engines {
             };
             (place, f64::from(shard.weight), plan)
         });
-        let period = settings.garbage_collection.period.max(Duration::from_secs(1));
+        let period = settings
+            .garbage_collection
+            .period
+            .max(Duration::from_secs(1));
         let share = u64::try_from(settings.shards.len()).unwrap_or(1).max(1);
         Ok(Plan {
             name: settings.name.clone(),

@@ -61,7 +61,10 @@ impl RunningPluginTrait for Running {
         current: &JsonKeyValueMap,
         new: &JsonKeyValueMap,
     ) -> zenoh::Result<Option<JsonKeyValueMap>> {
-        match self.0.change(path, &current.into_serde_map(), &new.into_serde_map()) {
+        match self
+            .0
+            .change(path, &current.into_serde_map(), &new.into_serde_map())
+        {
             Ok(()) => Ok(None),
             Err(error) => bail!("{error:#}"),
         }

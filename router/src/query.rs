@@ -111,7 +111,10 @@ fn selection(parameters: &Parameters<'_>) -> Result<Selection, Refusal> {
 /// Sends one sample. An error means that nobody listens any more.
 fn reply(query: &Query, found: Found<'_>) -> Result<(), Refusal> {
     let reply = query
-        .reply(KeyExpr::from(found.key), convert::zbytes(&found.live.value.payload))
+        .reply(
+            KeyExpr::from(found.key),
+            convert::zbytes(&found.live.value.payload),
+        )
         .encoding(convert::encoding(&found.live.value.encoding))
         .timestamp(convert::timestamp(found.live.version.stamp))
         .attachment(found.live.value.attachment.as_ref().map(convert::zbytes));
@@ -123,7 +126,10 @@ fn refuse(storage: &Storage, query: &Query, refusal: &str) {
     storage.counters.query_errors.fetch_add(1, Relaxed);
     let message = format!("storage `{}`: {refusal}", storage.name);
     tracing::debug!(key_expr = %query.key_expr(), message, "a query is refused");
-    if let Err(error) = query.reply_err(message).encoding(zenoh::bytes::Encoding::TEXT_PLAIN).wait()
+    if let Err(error) = query
+        .reply_err(message)
+        .encoding(zenoh::bytes::Encoding::TEXT_PLAIN)
+        .wait()
     {
         tracing::debug!(%error, "an error reply could not be sent");
     }

@@ -47,14 +47,23 @@ pub async fn run(options: RunOptions) -> Result<ExitCode> {
     let mut loaded = weir_settings::load(&options.layers);
     zenoh_settings::check(&mut loaded);
     if let Some(settings) = &loaded.settings {
-        loaded.diagnostics.extend(weir_settings::check_directories(settings));
+        loaded
+            .diagnostics
+            .extend(weir_settings::check_directories(settings));
     }
     if !loaded.diagnostics.is_empty() {
         let mut stderr = std::io::stderr();
         let color = stderr.is_terminal();
-        writeln!(stderr, "{}", loaded.sources.render(&loaded.diagnostics, color).trim_end())?;
+        writeln!(
+            stderr,
+            "{}",
+            loaded.sources.render(&loaded.diagnostics, color).trim_end()
+        )?;
     }
-    let failed = loaded.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    let failed = loaded
+        .diagnostics
+        .iter()
+        .any(|diagnostic| diagnostic.severity == Severity::Error);
     let Some(settings) = loaded.settings.filter(|_| !failed) else {
         return Ok(ExitCode::from(FAILURE));
     };
@@ -64,9 +73,17 @@ pub async fn run(options: RunOptions) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let id: uhlc::ID = config.get_json("id").ok().and_then(|id| id.trim_matches('"').parse().ok())
+    let id: uhlc::ID = config
+        .get_json("id")
+        .ok()
+        .and_then(|id| id.trim_matches('"').parse().ok())
         .context("the router's `id` is not a Zenoh id")?;
-    let clock = SharedClock::open(&settings.data_dir, id.to_le_bytes(), convert::ntp64_span(DRIFT))?;
+    let clock = SharedClock::open(
+        &settings.data_dir,
+        id.to_le_bytes(),
+        convert::ntp64_span(DRIFT),
+    )?;
+    let stamped_before = clock.now();
     let permissions = permissions(&config);
     let service = Service::new(
         id.to_string(),
@@ -77,6 +94,7 @@ pub async fn run(options: RunOptions) -> Result<ExitCode> {
     service.open_all(&settings).await?;
     plugin::provide(Arc::clone(&service));
     let mut router = Router::build(config).await?;
+    router.follow(stamped_before);
     service.attach(router.bus.clone()).await?;
     let _status = serve_status(&router, &service, permissions).await?;
     let _count = match &options.bench_count {
@@ -92,7 +110,13 @@ pub async fn run(options: RunOptions) -> Result<ExitCode> {
         None => None,
     };
     let measuring = tokio::spawn(measure(Arc::clone(&service)));
-    greet(&options.layers, &settings, &service, &router, began.elapsed())?;
+    greet(
+        &options.layers,
+        &settings,
+        &service,
+        &router,
+        began.elapsed(),
+    )?;
 
     let signal = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
@@ -117,7 +141,12 @@ fn greet(
     took: Duration,
 ) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "weir {} (zenoh {})", env!("CARGO_PKG_VERSION"), zenoh::GIT_VERSION)?;
+    writeln!(
+        out,
+        "weir {} (zenoh {})",
+        env!("CARGO_PKG_VERSION"),
+        zenoh::GIT_VERSION
+    )?;
     writeln!(out, "  id        {}", service.router())?;
     if layers.files.is_empty() {
         writeln!(out, "  settings  embedded defaults (name a file with -c)")?;
@@ -128,7 +157,12 @@ fn greet(
     // A fleet's router has thousands: the first few say what kind they are.
     const SHOWN: usize = 10;
     for storage in settings.storages.values().take(SHOWN) {
-        let keys: Vec<&str> = storage.keys.patterns.iter().map(|pattern| pattern.as_str()).collect();
+        let keys: Vec<&str> = storage
+            .keys
+            .patterns
+            .iter()
+            .map(|pattern| pattern.as_str())
+            .collect();
         let places: Vec<String> = storage
             .shards
             .iter()
@@ -141,7 +175,11 @@ fn greet(
         writeln!(out, "  storage   {name} on {keys}: {places}")?;
     }
     if settings.storages.len() > SHOWN {
-        writeln!(out, "  storage   ... and {} more", settings.storages.len() - SHOWN)?;
+        writeln!(
+            out,
+            "  storage   ... and {} more",
+            settings.storages.len() - SHOWN
+        )?;
     }
     for endpoint in router.endpoints() {
         writeln!(out, "  listening {endpoint}")?;
@@ -149,7 +187,11 @@ fn greet(
     if let Some(rest) = settings.zenoh.pointer("/plugins/rest/http_port") {
         let rest = rest.to_string();
         let rest = rest.trim_matches('"');
-        let address = if rest.contains(':') { rest.to_owned() } else { format!("0.0.0.0:{rest}") };
+        let address = if rest.contains(':') {
+            rest.to_owned()
+        } else {
+            format!("0.0.0.0:{rest}")
+        };
         writeln!(out, "  rest      http://{address}")?;
     }
     if let Some(http) = &settings.http {
@@ -180,9 +222,15 @@ async fn serve_status(
 fn permissions(config: &zenoh::Config) -> Permissions {
     let is_on = |name: &str, default: bool| {
         let value = config.get_json(&format!("adminspace/permissions/{name}"));
-        value.ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+        value
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
     };
-    Permissions { read: is_on("read", true), write: is_on("write", false) }
+    Permissions {
+        read: is_on("read", true),
+        write: is_on("write", false),
+    }
 }
 
 async fn measure(service: Arc<Service>) {

@@ -51,7 +51,9 @@ pub(crate) fn config(settings: &Settings, id: &str) -> Result<Config> {
 impl Router {
     /// Builds the router and starts its plugins; nothing listens yet.
     pub(crate) async fn build(config: Config) -> Result<Self> {
-        let rest = config.get_json("plugins/rest").is_ok_and(|rest| rest != "null");
+        let rest = config
+            .get_json("plugins/rest")
+            .is_ok_and(|rest| rest != "null");
         let mut plugins = PluginsManager::static_plugins_only();
         plugins.declare_static_plugin::<StoragePlugin, &str>(plugin::ID, true);
         if rest {
@@ -62,9 +64,8 @@ impl Router {
         }
         let builder = RuntimeBuilder::new(config).plugins_manager(plugins);
         let runtime = builder.build().await.map_err(|error| anyhow!("{error}"))?;
-        let session = zenoh::session::init(runtime.clone().into()).await;
-        let session = session.map_err(|error| anyhow!("{error}"))?;
-        Ok(Self { runtime, bus: Bus::from_session(session) })
+        let bus = Bus::inside(runtime.clone().into()).await?;
+        Ok(Self { runtime, bus })
     }
 
     /// Listens, connects, scouts.
@@ -72,17 +73,40 @@ impl Router {
     /// # Errors
     /// What Zenoh says, an endpoint that cannot be bound for one.
     pub(crate) async fn start(&mut self) -> Result<()> {
-        self.runtime.start().await.map_err(|error| anyhow!("{error}")).context("cannot start the router")
+        self.runtime
+            .start()
+            .await
+            .map_err(|error| anyhow!("{error}"))
+            .context("cannot start the router")
+    }
+
+    /// Takes Zenoh's clock to `time` (NTP64), as far as it lets itself be taken: a restart with the
+    /// wall clock set back by less than Zenoh's tolerance then stamps no put below earlier ones.
+    pub(crate) fn follow(&self, time: u64) {
+        let Some(hlc) = self.runtime.hlc() else {
+            return;
+        };
+        let stamp = zenoh::time::Timestamp::new(zenoh::time::NTP64(time), *hlc.get_id());
+        if let Err(error) = hlc.update_with_timestamp(&stamp) {
+            tracing::warn!(%error, "Zenoh's clock starts behind what this router has stamped before");
+        }
     }
 
     /// Where it listens.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        self.runtime.get_locators().iter().map(ToString::to_string).collect()
+        self.runtime
+            .get_locators()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// Closes every transport and stops.
     pub(crate) async fn close(self) -> Result<()> {
         self.bus.close().await?;
-        self.runtime.close().await.map_err(|error| anyhow!("{error}"))
+        self.runtime
+            .close()
+            .await
+            .map_err(|error| anyhow!("{error}"))
     }
 }

@@ -88,7 +88,10 @@ impl Service {
             engines: Engines::new(),
             clock: Arc::new(clock),
             roots,
-            state: RwLock::new(State { volumes, storages: BTreeMap::new() }),
+            state: RwLock::new(State {
+                volumes,
+                storages: BTreeMap::new(),
+            }),
             refusals: Mutex::default(),
             bus: OnceLock::new(),
             commands,
@@ -130,7 +133,10 @@ impl Service {
     /// The open storages, by name.
     pub(crate) fn storages(&self) -> Vec<Arc<Storage>> {
         let state = self.state.read();
-        let open = state.storages.values().filter_map(|entry| entry.open.as_ref());
+        let open = state
+            .storages
+            .values()
+            .filter_map(|entry| entry.open.as_ref());
         open.map(|open| Arc::clone(&open.storage)).collect()
     }
 
@@ -138,13 +144,19 @@ impl Service {
     pub(crate) fn storage(&self, name: &str) -> Option<(Arc<Storage>, StorageSettings)> {
         let state = self.state.read();
         let entry = state.storages.get(name)?;
-        Some((Arc::clone(&entry.open.as_ref()?.storage), entry.settings.clone()))
+        Some((
+            Arc::clone(&entry.open.as_ref()?.storage),
+            entry.settings.clone(),
+        ))
     }
 
     /// The names of the storages that are configured but not open.
     pub(crate) fn not_open(&self) -> Vec<String> {
         let state = self.state.read();
-        let closed = state.storages.iter().filter(|(_, entry)| entry.open.is_none());
+        let closed = state
+            .storages
+            .iter()
+            .filter(|(_, entry)| entry.open.is_none());
         closed.map(|(name, _)| name.clone()).collect()
     }
 
@@ -173,20 +185,34 @@ impl Service {
     ///
     /// # Errors
     /// Why it is refused; also to be found under [`Service::refusals`] until it succeeds.
-    pub(crate) fn change(&self, path: &str, old: &Map<String, Value>, new: &Map<String, Value>) -> Result<()> {
+    pub(crate) fn change(
+        &self,
+        path: &str,
+        old: &Map<String, Value>,
+        new: &Map<String, Value>,
+    ) -> Result<()> {
         let result = self.check(old, new);
         let mut refusals = self.refusals.lock();
         match result {
             Ok(commands) => {
                 refusals.remove(path);
                 for command in commands {
-                    self.commands.send(command).map_err(|_| anyhow!("the router is stopping"))?;
+                    self.commands
+                        .send(command)
+                        .map_err(|_| anyhow!("the router is stopping"))?;
                 }
                 Ok(())
             }
             Err(error) => {
-                let refusal = Refusal { at: SystemTime::now(), reason: format!("{error:#}") };
-                tracing::warn!(path, reason = refusal.reason, "a change of the configuration is refused");
+                let refusal = Refusal {
+                    at: SystemTime::now(),
+                    reason: format!("{error:#}"),
+                };
+                tracing::warn!(
+                    path,
+                    reason = refusal.reason,
+                    "a change of the configuration is refused"
+                );
                 refusals.insert(path.to_owned(), refusal);
                 Err(error)
             }
@@ -201,10 +227,17 @@ impl Service {
             match value {
                 None => {
                     let uses = |entry: &&Entry| {
-                        entry.settings.shards.iter().any(|shard| shard.volume == name)
+                        entry
+                            .settings
+                            .shards
+                            .iter()
+                            .any(|shard| shard.volume == name)
                     };
                     if let Some(user) = state.storages.values().find(uses) {
-                        bail!("volume `{name}` is used by storage `{}`", user.settings.name);
+                        bail!(
+                            "volume `{name}` is used by storage `{}`",
+                            user.settings.name
+                        );
                     }
                     volumes.remove(&name);
                 }
@@ -223,14 +256,20 @@ impl Service {
                 bail!("storage `{name}` is there; remove it before you change it");
             }
             // `volume` with an object is how zenohd's scripts write it, with its rules for directories.
-            let form =
-                if value.get("volume").is_some() { Form::Zenohd } else { Form::Weir };
-            let storage =
-                weir_settings::parse_storage(&name, value, form, &volumes, &self.roots);
+            let form = if value.get("volume").is_some() {
+                Form::Zenohd
+            } else {
+                Form::Weir
+            };
+            let storage = weir_settings::parse_storage(&name, value, form, &volumes, &self.roots);
             let storage = storage.map_err(in_words)?;
             for shard in storage.shards.iter().filter(|shard| shard.dir.is_some()) {
                 let clash = |other: &&Entry| {
-                    other.settings.shards.iter().any(|used| used.dir == shard.dir)
+                    other
+                        .settings
+                        .shards
+                        .iter()
+                        .any(|used| used.dir == shard.dir)
                 };
                 if let Some(other) = state.storages.values().find(clash) {
                     bail!("storage `{}` has the same directory", other.settings.name);
@@ -248,7 +287,12 @@ impl Service {
         let names: Vec<String> = self.state.read().storages.keys().cloned().collect();
         let mut closing = tokio::task::JoinSet::new();
         for name in names {
-            let open = self.state.write().storages.get_mut(&name).and_then(|entry| entry.open.take());
+            let open = self
+                .state
+                .write()
+                .storages
+                .get_mut(&name)
+                .and_then(|entry| entry.open.take());
             if let Some(open) = open {
                 closing.spawn(open.close());
             }
@@ -263,12 +307,21 @@ impl Service {
     async fn open(self: Arc<Self>, settings: StorageSettings) -> Result<Arc<Storage>> {
         let name = settings.name.clone();
         let plan = self.engines.plan(&settings)?;
-        self.state.write().storages.insert(name.clone(), Entry { settings, open: None });
+        self.state.write().storages.insert(
+            name.clone(),
+            Entry {
+                settings,
+                open: None,
+            },
+        );
         let clock = Arc::clone(&self.clock);
         let storage = tokio::task::spawn_blocking(move || Storage::open(plan, clock))
             .await?
             .with_context(|| format!("storage `{name}` cannot be opened"))?;
-        let open = Open { storage: Arc::clone(&storage), declared: None };
+        let open = Open {
+            storage: Arc::clone(&storage),
+            declared: None,
+        };
         if let Some(entry) = self.state.write().storages.get_mut(&name) {
             entry.open = Some(open);
         }
@@ -276,7 +329,10 @@ impl Service {
     }
 
     async fn declare(&self, bus: &Bus, storage: &Arc<Storage>) -> Result<()> {
-        let mut declared = Declared { subscriptions: Vec::new(), serving: Vec::new() };
+        let mut declared = Declared {
+            subscriptions: Vec::new(),
+            serving: Vec::new(),
+        };
         for expr in storage.set.declared() {
             // First the queryable: who sees the subscriber may ask at once.
             let (pool, asked) = (self.pool.clone(), Arc::clone(storage));
@@ -289,7 +345,10 @@ impl Service {
             declared.subscriptions.push(subscription.await?);
         }
         let mut state = self.state.write();
-        let entry = state.storages.get_mut(&storage.name).and_then(|entry| entry.open.as_mut());
+        let entry = state
+            .storages
+            .get_mut(&storage.name)
+            .and_then(|entry| entry.open.as_mut());
         if let Some(open) = entry {
             open.declared = Some(declared);
         }
@@ -352,12 +411,11 @@ impl Open {
 }
 
 /// Carries out accepted changes, one after the other.
-async fn carry_out(
-    service: std::sync::Weak<Service>,
-    mut queue: mpsc::UnboundedReceiver<Command>,
-) {
+async fn carry_out(service: std::sync::Weak<Service>, mut queue: mpsc::UnboundedReceiver<Command>) {
     while let Some(command) = queue.recv().await {
-        let Some(service) = service.upgrade() else { return };
+        let Some(service) = service.upgrade() else {
+            return;
+        };
         let (path, result) = match command {
             Command::Add(settings) => {
                 let path = format!("storages/{}", settings.name);
@@ -371,8 +429,15 @@ async fn carry_out(
         match result {
             Ok(()) => tracing::info!(path, "the configuration was changed"),
             Err(error) => {
-                tracing::error!(path, error = format!("{error:#}"), "a change could not be carried out");
-                let refusal = Refusal { at: SystemTime::now(), reason: format!("{error:#}") };
+                tracing::error!(
+                    path,
+                    error = format!("{error:#}"),
+                    "a change could not be carried out"
+                );
+                let refusal = Refusal {
+                    at: SystemTime::now(),
+                    reason: format!("{error:#}"),
+                };
                 service.refusals.lock().insert(path, refusal);
             }
         }

@@ -180,6 +180,17 @@ impl Bus {
         Self { session }
     }
 
+    /// A session inside a router that runs in this process.
+    ///
+    /// # Errors
+    /// What Zenoh says.
+    pub async fn inside(runtime: zenoh::internal::runtime::DynamicRuntime) -> Result<Self> {
+        match zenoh::session::init(runtime).await {
+            Ok(session) => Ok(Self::from_session(session)),
+            Err(error) => Err(BusError::zenoh("open a session in", "the router", error)),
+        }
+    }
+
     /// Connects to a router. Tries each endpoint once, without scouting, and fails at once when
     /// all refuse; a host that swallows packets costs [`OPEN_LIMIT`].
     pub async fn open_client(options: ClientOptions) -> Result<Self> {

@@ -27,14 +27,14 @@ use weir_core::{
 };
 use zenoh::{key_expr::keyexpr, qos::CongestionControl, sample::Sample};
 
+pub(crate) use self::worker::{Aside, Condition, Upkeep};
 use self::{
     counters::Counters,
     offer::{Ack, Offer},
     queue::{Manners, Pushed, Queue},
     shard::{Shard, SharedReader},
-    worker::{Handed, Intake, Worker},
+    worker::{Handed, Intake, Retained, Worker},
 };
-pub(crate) use self::worker::{Aside, Condition, Upkeep};
 use crate::clock::SharedClock;
 
 /// What a storage is made of.
@@ -109,7 +109,10 @@ impl Storage {
     pub(crate) fn open(plan: Plan, clock: Arc<SharedClock>) -> io::Result<Arc<Self>> {
         let counters = Arc::new(Counters::default());
         let now = clock.now();
-        let history = plan.shards.first().map_or(History::Latest, |shard| shard.2.rules.history);
+        let history = plan
+            .shards
+            .first()
+            .map_or(History::Latest, |shard| shard.2.rules.history);
         let capability = plan.shards.iter().map(|shard| shard.2.volume.capability());
         let capability = capability
             .reduce(|a, b| Capability {
@@ -119,7 +122,11 @@ impl Storage {
                 exact_count: a.exact_count && b.exact_count,
             })
             .ok_or_else(|| io::Error::other("a storage needs a shard"))?;
-        let ring = Ring::new(plan.shards.iter().map(|(name, weight, _)| (name.as_str(), *weight)));
+        let ring = Ring::new(
+            plan.shards
+                .iter()
+                .map(|(name, weight, _)| (name.as_str(), *weight)),
+        );
         let shards = plan
             .shards
             .into_iter()
@@ -137,9 +144,13 @@ impl Storage {
                 stamp: plan.stamp,
             },
             lots: shards.iter().map(|_| Vec::new()).collect(),
+            retained: vec![Retained::default(); shards.len()],
+            batch: Vec::new(),
             shards,
             ring,
-            route: Box::new(ByChunk { chunk: plan.shard_by }),
+            route: Box::new(ByChunk {
+                chunk: plan.shard_by,
+            }),
             clock: Arc::clone(&clock),
             counters: Arc::clone(&counters),
             condition: Arc::clone(&condition),
@@ -200,8 +211,18 @@ impl Storage {
             return Err((ack, "the key does not belong to this storage"));
         };
         let (waiter, answer) = slot(ack);
-        let manners = Manners { block: false, hurry: true, bytes };
-        match self.queue.push(Handed::Offer(Offer { op, ack: Some(waiter) }), manners) {
+        let manners = Manners {
+            block: false,
+            hurry: true,
+            bytes,
+        };
+        match self.queue.push(
+            Handed::Offer(Offer {
+                op,
+                ack: Some(waiter),
+            }),
+            manners,
+        ) {
             Pushed::Queued => Ok(()),
             Pushed::Dropped => {
                 self.counters.dropped.fetch_add(1, Relaxed);
@@ -218,7 +239,11 @@ impl Storage {
     /// # Errors
     /// If the queue is full or closed.
     pub(crate) fn set_aside(&self, aside: Aside) -> Result<(), String> {
-        let manners = Manners { block: false, hurry: true, bytes: 0 };
+        let manners = Manners {
+            block: false,
+            hurry: true,
+            bytes: 0,
+        };
         match self.queue.push(Handed::Aside(aside), manners) {
             Pushed::Queued => Ok(()),
             Pushed::Dropped => Err("the queue is full; try again".to_owned()),
@@ -227,8 +252,10 @@ impl Storage {
 
     /// Takes the measure of the last `span`.
     pub(crate) fn measure(&self, span: Duration) {
-        let (received, queried) =
-            (self.counters.received.load(Relaxed), self.counters.queries.load(Relaxed));
+        let (received, queried) = (
+            self.counters.received.load(Relaxed),
+            self.counters.queries.load(Relaxed),
+        );
         let mut rates = self.rates.lock();
         let per_second = |now: u64, before: u64| (now - before) as f64 / span.as_secs_f64();
         *rates = Rates {
@@ -256,10 +283,15 @@ impl Storage {
 
     /// How much the stores hold; `None` while one is not open or cannot tell.
     pub(crate) fn count(&self) -> Option<Count> {
-        self.readers.iter().try_fold(Count::default(), |sum, reader| {
-            let count = reader.get()?.store.count().ok()?;
-            Some(Count { keys: sum.keys + count.keys, bytes: sum.bytes + count.bytes })
-        })
+        self.readers
+            .iter()
+            .try_fold(Count::default(), |sum, reader| {
+                let count = reader.get()?.store.count().ok()?;
+                Some(Count {
+                    keys: sum.keys + count.keys,
+                    bytes: sum.bytes + count.bytes,
+                })
+            })
     }
 
     /// The shards, for readers.
@@ -325,7 +357,11 @@ async fn drive(mut worker: Worker, queue: Arc<Queue<Handed>>, name: String) {
                 // A bug of ours: this storage stops, the router does not (S15).
                 tracing::error!(storage = name, %error, "the storage's task failed; it is stopped");
                 queue.close();
-                *condition.lock() = Condition { current: false, failed: true, ..Condition::default() };
+                *condition.lock() = Condition {
+                    current: false,
+                    failed: true,
+                    ..Condition::default()
+                };
                 return;
             }
         }

@@ -6,8 +6,10 @@
 
 use crate::version::Stamp;
 
-/// How far a new ceiling is set ahead (NTP64): a minute, so that it is written once a minute.
-const CEILING_AHEAD: u64 = 60 << 32;
+/// How far a new ceiling is set ahead (NTP64): a quarter of a second. A restart continues above the
+/// ceiling, so this must stay below the drift that others allow, or the first stamps after a restart
+/// would come from the future. It is written at most four times a second, while stamps are given.
+const CEILING_AHEAD: u64 = 1 << 30;
 
 /// A hybrid logical clock with a durable ceiling.
 #[derive(Clone, Debug)]
@@ -68,7 +70,7 @@ impl Clock {
     /// The time that judgements are made by (NTP64): the wall clock, never behind what was given out.
     #[must_use]
     pub fn now(&self, wall: u64) -> u64 {
-        wall.max(self.last.min(wall.saturating_add(self.drift)))
+        wall.max(self.last)
     }
 
     /// How far the clock runs ahead of the wall (NTP64): after a start with the wall clock set back.
@@ -109,6 +111,20 @@ mod tests {
         let mut clock = Clock::new([1; 16], 0, 10);
         let stamps: Vec<u64> = (0..5).map(|_| stamp(&mut clock, 7)).collect();
         assert_eq!(stamps, [7, 8, 9, 10, 11]);
+    }
+
+    #[test]
+    fn what_it_stamps_is_never_from_the_future_to_itself() {
+        // Restarted with the wall clock an hour behind.
+        let hour = 3_600 << 32;
+        let mut clock = Clock::new([1; 16], 10 * hour, 10);
+        let first = stamp(&mut clock, 9 * hour);
+        assert!(clock.now(9 * hour) >= first);
+        // And restarted at once, it is ahead by less than the half second that others allow.
+        let Tick::NeedsCeiling(ceiling) = Clock::new([1; 16], 0, 10).stamp(hour) else {
+            panic!("a first stamp needs a ceiling");
+        };
+        assert!(ceiling - hour < 1 << 31);
     }
 
     #[test]

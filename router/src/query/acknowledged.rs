@@ -76,7 +76,11 @@ impl Acks {
 
     /// Offers the operation to a storage; the answer follows when it is decided.
     pub(crate) fn offer(&self, storage: &Arc<Storage>, kind: Kind, query: Query) {
-        if query.parameters().get("storage").is_some_and(|name| name != storage.name) {
+        if query
+            .parameters()
+            .get("storage")
+            .is_some_and(|name| name != storage.name)
+        {
             return;
         }
         let (durability, stamp) = match parameters(query.parameters()) {
@@ -91,7 +95,11 @@ impl Acks {
         let asked = durability.unwrap_or(Durability::Memory);
         if asked > storage.capability.durability_max {
             let most = name(storage.capability.durability_max);
-            return self.refuse(storage, query, format!("durability can be `{most}` at the most"));
+            return self.refuse(
+                storage,
+                query,
+                format!("durability can be `{most}` at the most"),
+            );
         }
         let expr = query.key_expr().clone().into_owned();
         let (answers, name) = (self.answers.clone(), storage.name.clone());
@@ -99,7 +107,11 @@ impl Acks {
             durability: asked,
             answer: Box::new(move |outcome| {
                 // The receiver lives as long as any sender.
-                let _ = answers.send(Answer { query, storage: name, outcome });
+                let _ = answers.send(Answer {
+                    query,
+                    storage: name,
+                    outcome,
+                });
             }),
         };
         if let Err((ack, why)) = storage.offer(&expr, stamp, value, ack) {
@@ -109,7 +121,11 @@ impl Acks {
 
     fn refuse(&self, storage: &Storage, query: Query, message: String) {
         let outcome = Outcome::Failed(message);
-        let _ = self.answers.send(Answer { query, storage: storage.name.clone(), outcome });
+        let _ = self.answers.send(Answer {
+            query,
+            storage: storage.name.clone(),
+            outcome,
+        });
     }
 }
 
@@ -118,11 +134,17 @@ impl Answer {
         let sent = match &self.outcome {
             Outcome::Failed(message) => {
                 let message = format!("storage `{}`: {message}", self.storage);
-                self.query.reply_err(message).encoding(Encoding::TEXT_PLAIN).wait()
+                self.query
+                    .reply_err(message)
+                    .encoding(Encoding::TEXT_PLAIN)
+                    .wait()
             }
             Outcome::Decided(Admission::Rejected(why), _) => {
                 let message = format!("storage `{}`: rejected: {why}", self.storage);
-                self.query.reply_err(message).encoding(Encoding::TEXT_PLAIN).wait()
+                self.query
+                    .reply_err(message)
+                    .encoding(Encoding::TEXT_PLAIN)
+                    .wait()
             }
             Outcome::Decided(admission, durability) => {
                 let answer = json!({
@@ -144,16 +166,16 @@ impl Answer {
     }
 }
 
-fn parameters(
-    parameters: &Parameters<'_>,
-) -> Result<(Option<Durability>, Option<Stamp>), String> {
+fn parameters(parameters: &Parameters<'_>) -> Result<(Option<Durability>, Option<Stamp>), String> {
     let durability = match parameters.get("durability") {
         None => None,
         Some("memory") => Some(Durability::Memory),
         Some("written") => Some(Durability::Written),
         Some("synced") => Some(Durability::Synced),
         Some(other) => {
-            return Err(format!("`durability={other}`: expected memory, written or synced"));
+            return Err(format!(
+                "`durability={other}`: expected memory, written or synced"
+            ));
         }
     };
     let stamp = match parameters.get("timestamp") {

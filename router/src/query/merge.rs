@@ -14,8 +14,15 @@ pub(crate) struct Merge<'a, F> {
 
 impl<'a, F: Fn(&Row, &Row) -> Ordering> Merge<'a, F> {
     pub(crate) fn new(shards: Vec<Rows<'a>>, direction: Direction, order: F) -> Self {
-        let heads = shards.into_iter().map(|mut rows| (rows.next(), rows)).collect();
-        Self { heads, order, direction }
+        let heads = shards
+            .into_iter()
+            .map(|mut rows| (rows.next(), rows))
+            .collect();
+        Self {
+            heads,
+            order,
+            direction,
+        }
     }
 }
 

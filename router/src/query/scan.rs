@@ -35,7 +35,9 @@ pub(crate) fn run(
     selection: &Selection,
     mut send: impl FnMut(Found<'_>) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
-    let Some(range) = storage.space.range(asked) else { return Ok(()) };
+    let Some(range) = storage.space.range(asked) else {
+        return Ok(());
+    };
     let readers = readers(storage)?;
     let is_series = storage.history == History::All && selection.time.is_some();
     let plain = !asked.is_wild() && !is_series && selection.cursor.is_none();
@@ -47,19 +49,28 @@ pub(crate) fn run(
             let mut left = selection.limit.unwrap_or(usize::MAX);
             let mut full = String::new();
             let range = page(storage, selection, range);
-            each(&readers, asked, selection, is_series, &range, &mut |key, live| {
-                if is_before_cursor(storage, selection, key, live, is_series) {
-                    return Ok(true);
-                }
-                if let Some(key) = storage.space.full(key, &mut full) {
-                    send(Found { key, live })?;
-                    left -= 1;
-                }
-                Ok(left > 0)
-            })
+            each(
+                &readers,
+                asked,
+                selection,
+                is_series,
+                &range,
+                &mut |key, live| {
+                    if is_before_cursor(storage, selection, key, live, is_series) {
+                        return Ok(true);
+                    }
+                    if let Some(key) = storage.space.full(key, &mut full) {
+                        send(Found { key, live })?;
+                        left -= 1;
+                    }
+                    Ok(left > 0)
+                },
+            )
         }
         Order::Time | Order::TimeDescending => {
-            for (key, live) in first_in_time(storage, &readers, asked, selection, is_series, &range)? {
+            for (key, live) in
+                first_in_time(storage, &readers, asked, selection, is_series, &range)?
+            {
                 let mut full = String::new();
                 if let Some(key) = storage.space.full(&key, &mut full) {
                     send(Found { key, live: &live })?;
@@ -80,12 +91,18 @@ fn readers(storage: &Storage) -> Result<Vec<Reader>, Refusal> {
         }
         Some(reader)
     };
-    storage.readers().iter().map(|reader| open(reader).ok_or_else(|| down(storage))).collect()
+    storage
+        .readers()
+        .iter()
+        .map(|reader| open(reader).ok_or_else(|| down(storage)))
+        .collect()
 }
 
 fn down(storage: &Storage) -> Refusal {
     let last = storage.counters.last_error.lock();
-    let why = last.as_ref().map_or("it is not open", |error| error.message.as_str());
+    let why = last
+        .as_ref()
+        .map_or("it is not open", |error| error.message.as_str());
     format!("the store is down: {why}")
 }
 
@@ -97,34 +114,56 @@ fn point(
     storage: &Storage,
     send: &mut impl FnMut(Found<'_>) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
-    let Some(key) = storage.space.relative(asked) else { return Ok(()) };
+    let Some(key) = storage.space.relative(asked) else {
+        return Ok(());
+    };
     let mut latest: Option<(Record, &Reader)> = None;
     for reader in readers {
         let record = reader.store.get(&key).map_err(|error| error.to_string())?;
         let Some(record) = record else { continue };
-        if latest.as_ref().is_none_or(|(held, _)| record.head.own > held.head.own) {
+        if latest
+            .as_ref()
+            .is_none_or(|(held, _)| record.head.own > held.head.own)
+        {
             latest = Some((record, reader));
         }
     }
-    let Some((record, reader)) = latest else { return Ok(()) };
+    let Some((record, reader)) = latest else {
+        return Ok(());
+    };
     let live = reader.view.live(&key, record, &mut String::new());
     match live.filter(|live| selection.in_time(live.version.stamp)) {
-        Some(live) => send(Found { key: asked, live: &live }),
+        Some(live) => send(Found {
+            key: asked,
+            live: &live,
+        }),
         None => Ok(()),
     }
 }
 
 /// The part of the range in which the page lies.
 fn page(storage: &Storage, selection: &Selection, range: KeyRange) -> KeyRange {
-    let Some(cursor) = &selection.cursor else { return range };
-    let Some(key) = storage.space.relative(&cursor.key) else { return range };
+    let Some(cursor) = &selection.cursor else {
+        return range;
+    };
+    let Some(key) = storage.space.relative(&cursor.key) else {
+        return range;
+    };
     match (selection.order, cursor.stamp) {
         // A time series goes on within the key.
-        (Order::Key, Some(_)) => KeyRange { from: range.from.max(key.ordered()), to: range.to },
+        (Order::Key, Some(_)) => KeyRange {
+            from: range.from.max(key.ordered()),
+            to: range.to,
+        },
         (Order::Key, None) => range.after(&key),
         (Order::KeyDescending, Some(_)) => {
             let end = KeyRange::only(&key).to;
-            KeyRange { to: range.to.map_or(end.clone(), |to| end.map(|end| end.min(to))), ..range }
+            KeyRange {
+                to: range
+                    .to
+                    .map_or(end.clone(), |to| end.map(|end| end.min(to))),
+                ..range
+            }
         }
         _ => range.before(&key),
     }
@@ -138,8 +177,12 @@ fn is_before_cursor(
     live: &Live,
     is_series: bool,
 ) -> bool {
-    let Some(cursor) = &selection.cursor else { return false };
-    let Some(stamp) = cursor.stamp else { return false };
+    let Some(cursor) = &selection.cursor else {
+        return false;
+    };
+    let Some(stamp) = cursor.stamp else {
+        return false;
+    };
     if storage.space.relative(&cursor.key).as_ref() != Some(key) {
         return false;
     }
@@ -164,7 +207,9 @@ fn each(
         .map(|reader| reader.store.snapshot())
         .collect::<weir_backend_api::Result<Vec<_>>>()
         .map_err(|error| error.to_string())?;
-    let Some(reader) = readers.first() else { return Ok(()) };
+    let Some(reader) = readers.first() else {
+        return Ok(());
+    };
     let mut view = reader.view.clone();
     view.journal = Arc::new(view.journal.about(asked));
     let direction = match selection.order {
@@ -188,7 +233,10 @@ fn latest(
     direction: Direction,
     visit: &mut dyn FnMut(&Key, &Live) -> Result<bool, Refusal>,
 ) -> Result<(), Refusal> {
-    let rows = snapshots.iter().map(|snapshot| snapshot.latest(range, direction)).collect();
+    let rows = snapshots
+        .iter()
+        .map(|snapshot| snapshot.latest(range, direction))
+        .collect();
     let by_key = |a: &Row, b: &Row| match (a, b) {
         // Forwards the older of two shards' records comes first, backwards the newer: see below.
         (Ok(a), Ok(b)) => (a.0.ordered(), a.1.head.own).cmp(&(b.0.ordered(), b.1.head.own)),
@@ -199,15 +247,23 @@ fn latest(
     while let Some(row) = rows.next() {
         let (key, mut record) = row.map_err(|error| error.to_string())?;
         // A key that was moved between shards is held by both: the newest counts.
-        while let Some(Ok((_, other))) = rows.next_if(|next| matches!(next, Ok(next) if next.0 == key)) {
+        while let Some(Ok((_, other))) =
+            rows.next_if(|next| matches!(next, Ok(next) if next.0 == key))
+        {
             if other.head.own > record.head.own {
                 record = other;
             }
         }
-        if !view.space.full(&key, &mut full).is_some_and(|full| is_asked(asked, full)) {
+        if !view
+            .space
+            .full(&key, &mut full)
+            .is_some_and(|full| is_asked(asked, full))
+        {
             continue;
         }
-        let Some(live) = view.live(&key, record, &mut scratch) else { continue };
+        let Some(live) = view.live(&key, record, &mut scratch) else {
+            continue;
+        };
         if selection.in_time(live.version.stamp) && !visit(&key, &live)? {
             break;
         }
@@ -227,11 +283,25 @@ fn series(
 ) -> Result<(), Refusal> {
     let (from, to) = selection.time.unwrap_or((0, u64::MAX));
     let from = from.max(view.floor);
-    let last = Version { stamp: Stamp { time: to, id: [u8::MAX; 16] }, kind: Kind::Delete, hash: u64::MAX };
+    let last = Version {
+        stamp: Stamp {
+            time: to,
+            id: [u8::MAX; 16],
+        },
+        kind: Kind::Delete,
+        hash: u64::MAX,
+    };
     let in_time = |version: Version| (from..=to).contains(&version.stamp.time);
-    let virtual_rows = view.journal.iter().any(|op| op.value.is_some() && in_time(op.version));
+    let virtual_rows = view
+        .journal
+        .iter()
+        .any(|op| op.value.is_some() && in_time(op.version));
     // A wildcard put counts only for keys that existed when it came, so what came before is needed.
-    let first = if virtual_rows { Version::ZERO } else { collection::before(from) };
+    let first = if virtual_rows {
+        Version::ZERO
+    } else {
+        collection::before(from)
+    };
     let rows = snapshots
         .iter()
         .map(|snapshot| snapshot.history(range, Some((first, last)), direction))
@@ -244,22 +314,31 @@ fn series(
     let mut full = String::new();
     while let Some(row) = rows.next() {
         let (key, record) = row.map_err(|error| error.to_string())?;
-        let asked_for = view.space.full(&key, &mut full).is_some_and(|full| is_asked(asked, full));
+        let asked_for = view
+            .space
+            .full(&key, &mut full)
+            .is_some_and(|full| is_asked(asked, full));
         if !virtual_rows {
             let version = record.head.own;
             // The same version on two shards is one sample.
             while rows
-                .next_if(|next| matches!(next, Ok(next) if next.0 == key && next.1.head.own == version))
+                .next_if(
+                    |next| matches!(next, Ok(next) if next.0 == key && next.1.head.own == version),
+                )
                 .is_some()
             {}
-            let Some(value) = record.value.filter(|_| asked_for && in_time(version)) else { continue };
+            let Some(value) = record.value.filter(|_| asked_for && in_time(version)) else {
+                continue;
+            };
             if !visit(&key, &Live { version, value })? {
                 return Ok(());
             }
             continue;
         }
         let mut own = vec![record];
-        while let Some(Ok((_, next))) = rows.next_if(|next| matches!(next, Ok(next) if next.0 == key)) {
+        while let Some(Ok((_, next))) =
+            rows.next_if(|next| matches!(next, Ok(next) if next.0 == key))
+        {
             own.push(next);
         }
         if !asked_for {
@@ -290,23 +369,41 @@ fn first_in_time(
     let limit = selection.limit.unwrap_or(weir_core::selection::SORTED_MAX);
     let descending = selection.order == Order::TimeDescending;
     let cursor = selection.cursor.as_ref().and_then(|cursor| {
-        Some((cursor.stamp?, storage.space.relative(&cursor.key)?.ordered()))
+        Some((
+            cursor.stamp?,
+            storage.space.relative(&cursor.key)?.ordered(),
+        ))
     });
     let mut first: BTreeMap<(Stamp, Vec<u8>, Version), (Key, Live)> = BTreeMap::new();
-    each(readers, asked, selection, is_series, range, &mut |key, live| {
-        let place = (live.version.stamp, key.ordered(), live.version);
-        let is_behind = cursor.as_ref().is_none_or(|(stamp, at)| {
-            let (here, there) = ((place.0, &place.1), (*stamp, at));
-            if descending { here < there } else { here > there }
-        });
-        if is_behind {
-            first.insert(place, (key.clone(), live.clone()));
-            if first.len() > limit {
-                let _ = if descending { first.pop_first() } else { first.pop_last() };
+    each(
+        readers,
+        asked,
+        selection,
+        is_series,
+        range,
+        &mut |key, live| {
+            let place = (live.version.stamp, key.ordered(), live.version);
+            let is_behind = cursor.as_ref().is_none_or(|(stamp, at)| {
+                let (here, there) = ((place.0, &place.1), (*stamp, at));
+                if descending {
+                    here < there
+                } else {
+                    here > there
+                }
+            });
+            if is_behind {
+                first.insert(place, (key.clone(), live.clone()));
+                if first.len() > limit {
+                    let _ = if descending {
+                        first.pop_first()
+                    } else {
+                        first.pop_last()
+                    };
+                }
             }
-        }
-        Ok(true)
-    })?;
+            Ok(true)
+        },
+    )?;
     let mut found: Vec<_> = first.into_values().collect();
     if descending {
         found.reverse();

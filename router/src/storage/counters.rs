@@ -44,6 +44,7 @@ macro_rules! counters {
 counters! {
     received: "changes handed over by the network",
     received_bytes: "bytes of their values",
+    foreign: "changes that came because the declared key expressions are wider than the storage, or that a read-only storage does not take",
     dropped: "changes dropped because the queue was full and they did not ask to wait",
     applied: "changes that the storage holds now",
     known: "changes that it held already",
@@ -89,6 +90,9 @@ impl Counters {
     /// Counts and remembers an error.
     pub(crate) fn failed(&self, message: String) {
         self.errors.fetch_add(1, Relaxed);
-        *self.last_error.lock() = Some(LastError { at: SystemTime::now(), message });
+        *self.last_error.lock() = Some(LastError {
+            at: SystemTime::now(),
+            message,
+        });
     }
 }

@@ -20,7 +20,7 @@ use weir_core::{
 use super::{
     offer::{self, Offer},
     shard::Job,
-    worker::Worker,
+    worker::{Retained, Worker},
 };
 
 /// Keys between two looks at the queue: a few milliseconds of work.
@@ -31,7 +31,11 @@ pub(crate) fn run(worker: &mut Worker, shard: usize, job: Job) {
     tracing::debug!(job = job.name(), shard, "begun");
     match job {
         Job::Fold(range) => fold(worker, shard, &range),
-        Job::Expand { row, change, ceiling } => expand(worker, shard, row, &change, ceiling),
+        Job::Expand {
+            row,
+            change,
+            ceiling,
+        } => expand(worker, shard, row, &change, ceiling),
     }
 }
 
@@ -39,7 +43,9 @@ pub(crate) fn run(worker: &mut Worker, shard: usize, job: Job) {
 pub(crate) fn upkeep(worker: &mut Worker, shard: usize) {
     let now = worker.clock.now();
     let upkeep = worker.upkeep.clone();
-    let Some((_, admitter)) = worker.shards[shard].parts() else { return };
+    let Some((_, admitter)) = worker.shards[shard].parts() else {
+        return;
+    };
     let old = now.saturating_sub(upkeep.lifespan);
     let has_garbage = admitter.garbage().is_some_and(|oldest| oldest < old);
     if has_garbage && admitter.history() == History::Latest {
@@ -57,7 +63,9 @@ fn walk(
     mut chunk: impl FnMut(&mut Worker, &View, Vec<(Key, Record)>) -> bool,
 ) -> bool {
     let now = worker.clock.now();
-    let Some((store, admitter)) = worker.shards[shard].parts() else { return false };
+    let Some((store, admitter)) = worker.shards[shard].parts() else {
+        return false;
+    };
     let view = admitter.view(now);
     let walked = (|| -> Result<bool> {
         let snapshot = store.snapshot()?;
@@ -97,7 +105,9 @@ fn fold(worker: &mut Worker, shard: usize, range: &KeyRange) {
 /// Holds other records in place of those that were read, if they are still what is held.
 fn replace(worker: &mut Worker, shard: usize, changes: Vec<(Key, Record, Record)>) -> bool {
     let now = worker.clock.now();
-    let Some((store, admitter)) = worker.shards[shard].parts() else { return false };
+    let Some((store, admitter)) = worker.shards[shard].parts() else {
+        return false;
+    };
     let keys: Vec<&Key> = changes.iter().map(|(key, _, _)| key).collect();
     let heads = match store.heads(&keys) {
         Ok(heads) => heads,
@@ -111,7 +121,10 @@ fn replace(worker: &mut Worker, shard: usize, changes: Vec<(Key, Record, Record)
     for ((key, read, new), held) in changes.iter().zip(heads) {
         if held == Some(read.head) {
             admitter.learn(key, Some(new.head));
-            writes.push(Write::Latest { key, record: new.as_ref() });
+            writes.push(Write::Latest {
+                key,
+                record: new.as_ref(),
+            });
         }
     }
     writes.is_empty() || worker.shards[shard].maintain(now, &writes)
@@ -121,7 +134,9 @@ fn replace(worker: &mut Worker, shard: usize, changes: Vec<(Key, Record, Record)
 fn forget(worker: &mut Worker, shard: usize, gone: &[(Key, Record)]) -> bool {
     let now = worker.clock.now();
     let counters = std::sync::Arc::clone(&worker.counters);
-    let Some((store, admitter)) = worker.shards[shard].parts() else { return false };
+    let Some((store, admitter)) = worker.shards[shard].parts() else {
+        return false;
+    };
     let keys: Vec<&Key> = gone.iter().map(|(key, _)| key).collect();
     let heads = match store.heads(&keys) {
         Ok(heads) => heads,
@@ -146,20 +161,33 @@ fn forget(worker: &mut Worker, shard: usize, gone: &[(Key, Record)]) -> bool {
 }
 
 /// One unstamped delete for each key that was held when a wildcard delete without a stamp came.
-fn expand(worker: &mut Worker, shard: usize, row: Vec<u8>, change: &WildcardChange, ceiling: Stamp) {
+fn expand(
+    worker: &mut Worker,
+    shard: usize,
+    row: Vec<u8>,
+    change: &WildcardChange,
+    ceiling: Stamp,
+) {
     let space = worker.shards[shard].space().clone();
-    let Some(range) = space.range(&change.expr) else { return };
+    let Some(range) = space.range(&change.expr) else {
+        return;
+    };
     let (mut full, mut scratch) = (String::new(), String::new());
     let finished = walk(worker, shard, &range, |worker, view, records| {
         let mut deletes = Vec::new();
         for (key, record) in records {
-            let matches =
-                space.full(&key, &mut full).is_some_and(|full| change.expr.intersects(full));
+            let matches = space
+                .full(&key, &mut full)
+                .is_some_and(|full| change.expr.intersects(full));
             let version = view.effective(&key, record.head, &mut scratch);
             if matches && !version.is_delete() && version.stamp <= ceiling {
                 // The tombstone of the version that was held: what was put since is greater.
                 let stamp = Some(version.stamp);
-                let change = Change { key, stamp, value: None };
+                let change = Change {
+                    key,
+                    stamp,
+                    value: None,
+                };
                 deletes.push(Offer::silent(KeptChange::Key(change)));
             }
         }
@@ -169,8 +197,14 @@ fn expand(worker: &mut Worker, shard: usize, row: Vec<u8>, change: &WildcardChan
     });
     if finished {
         let now = worker.clock.now();
-        worker.shards[shard]
-            .maintain(now, &[Write::Row { table: Table::Jobs, key: row, value: None }]);
+        worker.shards[shard].maintain(
+            now,
+            &[Write::Row {
+                table: Table::Jobs,
+                key: row,
+                value: None,
+            }],
+        );
     }
 }
 
@@ -200,15 +234,26 @@ fn collect(worker: &mut Worker, shard: usize, old: Version) {
         bound = bound.max(journal.filter(|version| *version < old).max());
         if let Some(bound) = bound {
             // Just above the greatest that goes.
-            admitter.raise_horizon(Version { hash: bound.hash.saturating_add(1), ..bound }, writes);
+            admitter.raise_horizon(
+                Version {
+                    hash: bound.hash.saturating_add(1),
+                    ..bound
+                },
+                writes,
+            );
         }
     });
     let Some(bound) = bound.filter(|_| raised) else {
         // There was nothing old enough after all: look again when the oldest that was seen is.
-        with_admitter(worker, shard, |admitter, writes| admitter.finish_collection(Some(oldest), writes));
+        with_admitter(worker, shard, |admitter, writes| {
+            admitter.finish_collection(Some(oldest), writes)
+        });
         return;
     };
-    let horizon = Version { hash: bound.hash.saturating_add(1), ..bound };
+    let horizon = Version {
+        hash: bound.hash.saturating_add(1),
+        ..bound
+    };
     let swept = walk(worker, shard, &all, |worker, view, records| {
         let (mut gone, mut folded) = (Vec::new(), Vec::new());
         for (key, record) in records {
@@ -221,7 +266,9 @@ fn collect(worker: &mut Worker, shard: usize, old: Version) {
         forget(worker, shard, &gone) && replace(worker, shard, folded)
     });
     if swept {
-        with_admitter(worker, shard, |admitter, writes| admitter.finish_collection(Some(oldest), writes));
+        with_admitter(worker, shard, |admitter, writes| {
+            admitter.finish_collection(Some(oldest), writes)
+        });
         tracing::debug!(shard, now, %horizon, "collected");
     }
 }
@@ -233,23 +280,51 @@ fn with_admitter(
     mark: impl FnOnce(&mut Admitter, &mut Vec<Write<'_>>),
 ) -> bool {
     let now = worker.clock.now();
-    let Some((_, admitter)) = worker.shards[shard].parts() else { return false };
+    let Some((_, admitter)) = worker.shards[shard].parts() else {
+        return false;
+    };
     admitter.begin();
     let mut writes = Vec::new();
     mark(admitter, &mut writes);
     writes.is_empty() || worker.shards[shard].maintain(now, &writes)
 }
 
+/// Whether retention should look again: when a twentieth of the age or of the budget has gone by, so
+/// that a storage holds at most that much more than it should, and a look costs little beside.
+fn is_retention_due(worker: &Worker, shard: usize, now: u64) -> bool {
+    let last = worker.retained[shard];
+    let aged = worker.shards[shard].rules().age_max;
+    let received = worker.counters.received_bytes.load(Relaxed) - last.received_bytes;
+    let grown = |max: u64| received > max / 20;
+    last.at == 0
+        || aged.is_some_and(|age| now.saturating_sub(last.at) > age / 20)
+        || worker.upkeep.bytes_max.is_some_and(grown)
+        || worker.upkeep.versions_max.is_some() && received > 0
+}
+
 /// Drops what is too old, too much, or too many versions.
 fn retain(worker: &mut Worker, shard: usize, now: u64) {
+    if !is_retention_due(worker, shard, now) {
+        return;
+    }
+    let received_bytes = worker.counters.received_bytes.load(Relaxed);
+    worker.retained[shard] = Retained {
+        at: now,
+        received_bytes,
+    };
     let rules = worker.shards[shard].rules().clone();
     let by_age = rules.age_max.map(|age| now.saturating_sub(age));
-    let by_bytes = worker.upkeep.bytes_max.and_then(|max| floor_for(worker, shard, now, max));
+    let by_bytes = worker
+        .upkeep
+        .bytes_max
+        .and_then(|max| floor_for(worker, shard, now, max));
     let Some(floor) = by_age.max(by_bytes) else {
         return trim_versions(worker, shard, 0);
     };
     if by_bytes.is_some()
-        && !with_admitter(worker, shard, |admitter, writes| admitter.raise_floor(floor, writes))
+        && !with_admitter(worker, shard, |admitter, writes| {
+            admitter.raise_floor(floor, writes)
+        })
     {
         return;
     }
@@ -284,7 +359,11 @@ fn floor_for(worker: &mut Worker, shard: usize, now: u64, bytes_max: u64) -> Opt
             true
         })
     };
-    if walked { histogram.floor(bytes_max) } else { None }
+    if walked {
+        histogram.floor(bytes_max)
+    } else {
+        None
+    }
 }
 
 /// Drops versions of a time series below `floor`, and the oldest of those that are too many.
@@ -332,13 +411,23 @@ fn drop_versions(
     let now = worker.clock.now();
     let writes: Vec<_> = gone
         .iter()
-        .map(|(key, version)| Write::ForgetHistory { key, version: *version })
+        .map(|(key, version)| Write::ForgetHistory {
+            key,
+            version: *version,
+        })
         .collect();
-    worker.counters.collected.fetch_add(writes.len() as u64, Relaxed);
+    worker
+        .counters
+        .collected
+        .fetch_add(writes.len() as u64, Relaxed);
     let done = worker.shards[shard].maintain(now, &writes);
     drop(writes);
     gone.clear();
-    if done { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    if done {
+        ControlFlow::Continue(())
+    } else {
+        ControlFlow::Break(())
+    }
 }
 
 /// Walks every version of every key in a snapshot, with the queue served in between.
@@ -348,7 +437,9 @@ fn walk_history(
     mut each: impl FnMut(&mut Worker, (Key, Record)) -> ControlFlow<()>,
 ) -> bool {
     let now = worker.clock.now();
-    let Some((store, _)) = worker.shards[shard].parts() else { return false };
+    let Some((store, _)) = worker.shards[shard].parts() else {
+        return false;
+    };
     let walked = (|| -> Result<bool> {
         let snapshot: Box<dyn Snapshot + '_> = store.snapshot()?;
         let rows = snapshot.history(&KeyRange::all(), None, Direction::Forward);

@@ -70,16 +70,16 @@ pub(crate) fn set_stamp(op: &mut KeptChange, stamp: Stamp) {
 /// Whether a change puts a value.
 pub(crate) fn is_put(op: &KeptChange) -> bool {
     match op {
-        KeptChange::Key(Change { value, .. }) | KeptChange::Wildcard(WildcardChange { value, .. }) => {
-            value.is_some()
-        }
+        KeptChange::Key(Change { value, .. })
+        | KeptChange::Wildcard(WildcardChange { value, .. }) => value.is_some(),
     }
 }
 
 /// Bytes of the value.
 pub(crate) fn size_of(op: &KeptChange) -> usize {
     match op {
-        KeptChange::Key(Change { value, .. }) | KeptChange::Wildcard(WildcardChange { value, .. }) => {
+        KeptChange::Key(Change { value, .. })
+        | KeptChange::Wildcard(WildcardChange { value, .. }) => {
             value.as_ref().map_or(0, weir_core::value::Value::len)
         }
     }
@@ -87,5 +87,8 @@ pub(crate) fn size_of(op: &KeptChange) -> usize {
 
 /// Bytes of a record's value.
 pub(crate) fn record_size(record: &Record) -> u64 {
-    record.value.as_ref().map_or(0, weir_core::value::Value::len) as u64
+    record
+        .value
+        .as_ref()
+        .map_or(0, weir_core::value::Value::len) as u64
 }

@@ -170,8 +170,16 @@ mod tests {
 
     use super::*;
 
-    const BLOCK: Manners = Manners { block: true, hurry: false, bytes: 1 };
-    const DROP: Manners = Manners { block: false, hurry: false, bytes: 1 };
+    const BLOCK: Manners = Manners {
+        block: true,
+        hurry: false,
+        bytes: 1,
+    };
+    const DROP: Manners = Manners {
+        block: false,
+        hurry: false,
+        bytes: 1,
+    };
 
     #[test]
     fn what_did_not_ask_to_wait_is_dropped_when_full() {
@@ -183,7 +191,16 @@ mod tests {
     #[test]
     fn bytes_fill_it_too() {
         let queue = Queue::new(100);
-        assert_eq!(queue.push(0, Manners { bytes: BYTES_MAX, ..DROP }), Pushed::Queued);
+        assert_eq!(
+            queue.push(
+                0,
+                Manners {
+                    bytes: BYTES_MAX,
+                    ..DROP
+                }
+            ),
+            Pushed::Queued
+        );
         assert_eq!(queue.push(1, DROP), Pushed::Dropped);
     }
 
@@ -210,7 +227,10 @@ mod tests {
             pusher.join().unwrap();
         }
         for pusher in 0..3 {
-            let items = taken.iter().filter(|item| item.0 == pusher).map(|item| item.1);
+            let items = taken
+                .iter()
+                .filter(|item| item.0 == pusher)
+                .map(|item| item.1);
             assert!(items.eq(0..1_000), "the order of one pusher is kept");
         }
     }

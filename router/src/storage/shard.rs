@@ -219,7 +219,8 @@ impl Shard {
             ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Rejected => Cure::Retry,
         };
         let first = self.health.is_up();
-        self.counters.failed(format!("{}: {error}", self.plan.spec.name));
+        self.counters
+            .failed(format!("{}: {error}", self.plan.spec.name));
         self.health.failed(now, cure, jitter(now));
         if cure == Cure::Reopen {
             // Nobody reads on from a store of which nobody knows what it holds.
@@ -239,7 +240,11 @@ impl Shard {
         self.catch_up(now);
         let lost = self.held.len();
         if lost > 0 {
-            tracing::error!(store = self.plan.spec.name, lost, "closed while changes could be kept nowhere");
+            tracing::error!(
+                store = self.plan.spec.name,
+                lost,
+                "closed while changes could be kept nowhere"
+            );
         }
         *self.reader.0.write() = None;
         let Some(open) = self.open.take() else { return };
@@ -269,7 +274,8 @@ impl Shard {
             }
             Err(error) => {
                 let first = self.health.is_up();
-                self.counters.failed(format!("{}: {error}", self.plan.spec.name));
+                self.counters
+                    .failed(format!("{}: {error}", self.plan.spec.name));
                 self.health.failed(now, Cure::Reopen, jitter(now));
                 if first {
                     tracing::error!(store = self.plan.spec.name, %error, "the store cannot be opened");
@@ -341,11 +347,16 @@ impl Shard {
         let mut done = 0;
         while done < batch.len() {
             let rest = &mut batch[done..];
-            let keys = rest.iter().take_while(|offer| matches!(offer.op, KeptChange::Key(_))).count();
+            let keys = rest
+                .iter()
+                .take_while(|offer| matches!(offer.op, KeptChange::Key(_)))
+                .count();
             let result = if keys > 0 {
-                self.commit_keys(now, &mut rest[..keys], false, &[]).map(|()| keys)
+                self.commit_keys(now, &mut rest[..keys], false, &[])
+                    .map(|()| keys)
             } else {
-                self.commit_wildcard(now, &mut rest[0], false, &[]).map(|()| 1)
+                self.commit_wildcard(now, &mut rest[0], false, &[])
+                    .map(|()| 1)
             };
             match result {
                 Ok(count) => {
@@ -414,7 +425,9 @@ impl Shard {
         let mut writes = Vec::with_capacity(offers.len() + 2);
         let mut admissions = Vec::with_capacity(offers.len());
         for offer in offers.iter() {
-            let Some(change) = key_change(&offer.op) else { continue };
+            let Some(change) = key_change(&offer.op) else {
+                continue;
+            };
             if let Some(ack) = &offer.ack {
                 durability = durability.max(ack.durability);
             }
@@ -431,14 +444,18 @@ impl Shard {
                 // delete must then mean what it meant now, not what was put behind it since.
                 for (offer, admission) in offers.iter_mut().zip(&admissions) {
                     if offer::stamp_of(&offer.op).is_none() {
-                        let stamp = admission.version().map_or(Stamp::ZERO, |version| version.stamp);
+                        let stamp = admission
+                            .version()
+                            .map_or(Stamp::ZERO, |version| version.stamp);
                         offer::set_stamp(&mut offer.op, stamp);
                     }
                 }
                 return Err(error);
             }
         };
-        self.counters.ties.fetch_add(open.admitter.ties() - ties, Relaxed);
+        self.counters
+            .ties
+            .fetch_add(open.admitter.ties() - ties, Relaxed);
         self.counters.batches.fetch_add(1, Relaxed);
         for (offer, admission) in offers.iter_mut().zip(&admissions) {
             self.counters.admitted(admission);
@@ -459,7 +476,9 @@ impl Shard {
         released: bool,
         also: &[Write<'static>],
     ) -> Result<(), Error> {
-        let KeptChange::Wildcard(change) = &offer.op else { return Ok(()) };
+        let KeptChange::Wildcard(change) = &offer.op else {
+            return Ok(());
+        };
         let Some(open) = &mut self.open else {
             return Err(Error::new(ErrorKind::Closed, "the store is not open"));
         };
@@ -476,9 +495,14 @@ impl Shard {
         let (admission, job) = if change.stamp.is_none() && change.value.is_none() {
             let job = Job::expand(change.clone(), open.admitter.newest().stamp);
             writes.extend(job.row());
-            (Admission::Applied(open.admitter.newest().tombstone()), Some(job))
+            (
+                Admission::Applied(open.admitter.newest().tombstone()),
+                Some(job),
+            )
         } else {
-            let admission = open.admitter.admit_wildcard(now, change.clone(), released, &mut writes);
+            let admission =
+                open.admitter
+                    .admit_wildcard(now, change.clone(), released, &mut writes);
             let applied = matches!(admission, Admission::Applied(_));
             (admission, applied.then_some(Job::Fold(range)))
         };
@@ -540,10 +564,16 @@ impl Shard {
                 self.find_due();
                 return false;
             }
-            let forget = [Write::Row { table: Table::Parked, key, value: None }];
+            let forget = [Write::Row {
+                table: Table::Parked,
+                key,
+                value: None,
+            }];
             let Some(op) = KeptChange::decode(&value.clone().into()) else {
                 // Nothing that this version can apply: kept where somebody can look at it.
-                let Write::Row { key, .. } = &forget[0] else { continue };
+                let Write::Row { key, .. } = &forget[0] else {
+                    continue;
+                };
                 let keep = Write::Row {
                     table: Table::Quarantine,
                     key: key.clone(),
@@ -575,7 +605,11 @@ impl Shard {
     /// Finds when the first parked change is due.
     fn find_due(&mut self) {
         let Some(open) = &self.open else { return };
-        let first = open.store.rows(Table::Parked, &[], 1).ok().and_then(|rows| rows.into_iter().next());
+        let first = open
+            .store
+            .rows(Table::Parked, &[], 1)
+            .ok()
+            .and_then(|rows| rows.into_iter().next());
         self.due = first
             .and_then(|(key, _)| Stamp::from_bytes(key.get(..Stamp::LEN)?))
             .map(|stamp| due_at(stamp, &self.plan.rules));
@@ -586,13 +620,18 @@ impl Shard {
         if let Some(open) = &mut self.open {
             open.admitter.abort();
             let (key, value) = (offer.op.row_key(), Some(offer.op.encode()));
-            let row = [Write::Row { table: Table::Quarantine, key, value }];
+            let row = [Write::Row {
+                table: Table::Quarantine,
+                key,
+                value,
+            }];
             if let Err(error) = open.store.commit(&row, self.plan.durability) {
                 self.fail(now, &error);
             }
         }
         self.counters.quarantined.fetch_add(1, Relaxed);
-        self.counters.failed(format!("{}: {error}", self.plan.spec.name));
+        self.counters
+            .failed(format!("{}: {error}", self.plan.spec.name));
         offer.answer(|| Outcome::Failed(error.to_string()));
     }
 
@@ -608,7 +647,8 @@ impl Shard {
 
     fn spool_failed(&self, error: &std::io::Error) {
         let dir = self.plan.spool.0.display();
-        self.counters.failed(format!("{}: spool in {dir}: {error}", self.plan.spec.name));
+        self.counters
+            .failed(format!("{}: spool in {dir}: {error}", self.plan.spec.name));
         tracing::error!(store = self.plan.spec.name, %dir, %error, "the spool failed");
     }
 }
@@ -617,29 +657,48 @@ impl Job {
     fn expand(change: WildcardChange, ceiling: Stamp) -> Self {
         let mut row = ceiling.to_bytes().to_vec();
         row.extend_from_slice(change.expr.as_bytes());
-        Self::Expand { row, change, ceiling }
+        Self::Expand {
+            row,
+            change,
+            ceiling,
+        }
     }
 
     /// The write that remembers it.
     fn row(&self) -> Option<Write<'static>> {
-        let Self::Expand { row, change, .. } = self else { return None };
+        let Self::Expand { row, change, .. } = self else {
+            return None;
+        };
         let value = Some(KeptChange::Wildcard(change.clone()).encode());
-        Some(Write::Row { table: Table::Jobs, key: row.clone(), value })
+        Some(Write::Row {
+            table: Table::Jobs,
+            key: row.clone(),
+            value,
+        })
     }
 
     fn decode(row: Vec<u8>, value: Vec<u8>) -> Option<Self> {
         let ceiling = Stamp::from_bytes(row.get(..Stamp::LEN)?)?;
         match KeptChange::decode(&value.into())? {
-            KeptChange::Wildcard(change) => {
-                Some(Self::Expand { row, change: WildcardChange { stamp: None, ..change }, ceiling })
-            }
+            KeptChange::Wildcard(change) => Some(Self::Expand {
+                row,
+                change: WildcardChange {
+                    stamp: None,
+                    ..change
+                },
+                ceiling,
+            }),
             KeptChange::Key(_) => None,
         }
     }
 }
 
 /// Commits a batch. If there is nothing to write, what was held already is made as durable as asked.
-fn commit(store: &dyn Store, writes: &[Write<'_>], durability: Durability) -> Result<Durability, Error> {
+fn commit(
+    store: &dyn Store,
+    writes: &[Write<'_>],
+    durability: Durability,
+) -> Result<Durability, Error> {
     let most = store.capability().durability_max;
     if !writes.is_empty() {
         store.commit(writes, durability)

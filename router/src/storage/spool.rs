@@ -52,10 +52,18 @@ impl Spool {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        names.retain(|path| path.extension().is_some_and(|extension| extension == "spool"));
+        names.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "spool")
+        });
         names.sort();
-        let mut spool =
-            Self { dir: dir.to_owned(), segments: Vec::new(), tail: None, next: 0, bytes_max };
+        let mut spool = Self {
+            dir: dir.to_owned(),
+            segments: Vec::new(),
+            tail: None,
+            next: 0,
+            bytes_max,
+        };
         for path in names {
             let number = path.file_stem().and_then(|stem| stem.to_str());
             let number = number.and_then(|stem| u64::from_str_radix(stem, 16).ok());
@@ -65,7 +73,11 @@ impl Spool {
             if changes == 0 {
                 fs::remove_file(&path)?;
             } else {
-                spool.segments.push(Segment { path, bytes, changes });
+                spool.segments.push(Segment {
+                    path,
+                    bytes,
+                    changes,
+                });
             }
         }
         Ok(spool)
@@ -84,9 +96,15 @@ impl Spool {
             changes += 1;
         }
         if self.bytes() + buffer.len() as u64 > self.bytes_max {
-            return Err(io::Error::new(ErrorKind::StorageFull, "the spool has reached its budget"));
+            return Err(io::Error::new(
+                ErrorKind::StorageFull,
+                "the spool has reached its budget",
+            ));
         }
-        let full = self.segments.last().is_none_or(|tail| tail.bytes >= SEGMENT_BYTES);
+        let full = self
+            .segments
+            .last()
+            .is_none_or(|tail| tail.bytes >= SEGMENT_BYTES);
         if full || self.tail.is_none() {
             self.begin_segment()?;
         }
@@ -115,7 +133,9 @@ impl Spool {
 
     /// The changes of the oldest segment. They stay until [`Spool::drop_oldest`].
     pub(crate) fn oldest(&mut self) -> io::Result<Vec<KeptChange>> {
-        let Some(segment) = self.segments.first() else { return Ok(Vec::new()) };
+        let Some(segment) = self.segments.first() else {
+            return Ok(Vec::new());
+        };
         if self.segments.len() == 1 {
             // What is appended from here on goes into another segment.
             self.tail = None;
@@ -153,10 +173,17 @@ impl Spool {
     fn begin_segment(&mut self) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         let path = self.dir.join(format!("{:016x}.spool", self.next));
-        let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        let file = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .open(&path)?;
         File::open(&self.dir)?.sync_all()?;
         self.next += 1;
-        self.segments.push(Segment { path, bytes: 0, changes: 0 });
+        self.segments.push(Segment {
+            path,
+            bytes: 0,
+            changes: 0,
+        });
         self.tail = Some(file);
         Ok(())
     }
@@ -247,7 +274,10 @@ mod tests {
         KeptChange::Key(Change {
             key: Key::from(format!("a/{number}").as_str()),
             // Every third one is an unstamped delete.
-            stamp: (!number.is_multiple_of(3)).then_some(Stamp { time: number, id: [1; 16] }),
+            stamp: (!number.is_multiple_of(3)).then_some(Stamp {
+                time: number,
+                id: [1; 16],
+            }),
             value: (!number.is_multiple_of(3)).then(|| Value::bytes(vec![b'x'; 100])),
         })
     }
@@ -294,14 +324,22 @@ mod tests {
         for cut in usize::try_from(promised).unwrap()..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
             let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
-            assert_eq!(spool.oldest().unwrap(), [change(1), change(2)], "cut at {cut}");
+            assert_eq!(
+                spool.oldest().unwrap(),
+                [change(1), change(2)],
+                "cut at {cut}"
+            );
         }
         for at in usize::try_from(promised).unwrap()..whole.len() {
             let mut flipped = whole.clone();
             flipped[at] ^= 1;
             fs::write(&path, &flipped).unwrap();
             let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
-            assert_eq!(spool.oldest().unwrap(), [change(1), change(2)], "flipped at {at}");
+            assert_eq!(
+                spool.oldest().unwrap(),
+                [change(1), change(2)],
+                "flipped at {at}"
+            );
         }
     }
 

@@ -105,6 +105,18 @@ pub(crate) struct Worker {
     /// When housekeeping is next due (NTP64).
     pub upkeep_due: u64,
     pub lots: Vec<Vec<Offer>>,
+    pub batch: Vec<Handed>,
+    /// What retention has last looked at, for each shard.
+    pub retained: Vec<Retained>,
+}
+
+/// When and at what size retention has last looked at a shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Retained {
+    /// When (NTP64).
+    pub at: u64,
+    /// [`Counters::received_bytes`] then.
+    pub received_bytes: u64,
 }
 
 impl Worker {
@@ -129,8 +141,9 @@ impl Worker {
         if self.shards.iter().any(Shard::is_holding) {
             return false;
         }
-        let mut batch = Vec::new();
+        let mut batch = std::mem::take(&mut self.batch);
         if !self.queue.take(&mut batch, linger) {
+            self.batch = batch;
             return false;
         }
         let now = self.clock.now();
@@ -139,12 +152,12 @@ impl Worker {
         let received = batch.len() as u64;
         let mut offers = Vec::with_capacity(batch.len());
         let mut asides = Vec::new();
-        for handed in batch {
+        for handed in batch.drain(..) {
             let mut offer = match handed {
                 Handed::Sample(sample) => match self.intake.read(&sample) {
                     Some(op) => Offer::silent(op),
                     None => {
-                        self.counters.rejected.fetch_add(1, Relaxed);
+                        self.counters.foreign.fetch_add(1, Relaxed);
                         continue;
                     }
                 },
@@ -163,6 +176,8 @@ impl Worker {
             newest = newest.max(offer::stamp_of(&offer.op).unwrap_or_default());
             offers.push(offer);
         }
+        // The queue gets the room of this batch for the next but one.
+        self.batch = batch;
         self.counters.received.fetch_add(received, Relaxed);
         self.counters.received_bytes.fetch_add(bytes, Relaxed);
         self.clock.observe(newest);
@@ -187,15 +202,21 @@ impl Worker {
             loop {
                 let now = self.clock.now();
                 let shard = &mut self.shards[index];
-                let Some((store, _)) = shard.parts() else { return Err("the store is down".into()) };
-                let rows = store.rows(aside.table, &[], AT_ONCE).map_err(|error| error.to_string())?;
+                let Some((store, _)) = shard.parts() else {
+                    return Err("the store is down".into());
+                };
+                let rows = store
+                    .rows(aside.table, &[], AT_ONCE)
+                    .map_err(|error| error.to_string())?;
                 if rows.is_empty() {
                     break;
                 }
                 if aside.release {
                     let mut again = Vec::with_capacity(rows.len());
                     for (_, row) in &rows {
-                        let Some(mut op) = KeptChange::decode(&row.clone().into()) else { continue };
+                        let Some(mut op) = KeptChange::decode(&row.clone().into()) else {
+                            continue;
+                        };
                         let stamp = self.clock.stamp().map_err(|error| error.to_string())?;
                         offer::set_stamp(&mut op, stamp);
                         again.push(Offer::silent(op));
@@ -205,7 +226,11 @@ impl Worker {
                 }
                 let writes: Vec<_> = rows
                     .into_iter()
-                    .map(|(key, _)| Write::Row { table: aside.table, key, value: None })
+                    .map(|(key, _)| Write::Row {
+                        table: aside.table,
+                        key,
+                        value: None,
+                    })
                     .collect();
                 count += writes.len() as u64;
                 if !shard.maintain(now, &writes) {
@@ -240,10 +265,17 @@ impl Worker {
     fn sleep(&self) -> Duration {
         let now = self.clock.now();
         let upkeep = self.needs_upkeep().then_some(self.upkeep_due);
-        let deadline = self.shards.iter().filter_map(Shard::deadline).chain(upkeep).min();
+        let deadline = self
+            .shards
+            .iter()
+            .filter_map(Shard::deadline)
+            .chain(upkeep)
+            .min();
         match deadline {
             // A millisecond at the least: a deadline in the past that cannot be met must not spin.
-            Some(due) => convert::span(due.saturating_sub(now)).max(LINGER).min(SLEEP_MAX),
+            Some(due) => convert::span(due.saturating_sub(now))
+                .max(LINGER)
+                .min(SLEEP_MAX),
             None => SLEEP_MAX,
         }
     }
@@ -259,7 +291,10 @@ impl Worker {
         }
         if !self.intake.stamp {
             let rejected = weir_core::change::Admission::Rejected(Rejection::Unstamped);
-            return Some(Outcome::Decided(rejected, weir_backend_api::Durability::Memory));
+            return Some(Outcome::Decided(
+                rejected,
+                weir_backend_api::Durability::Memory,
+            ));
         }
         match self.clock.stamp() {
             Ok(stamp) => {
@@ -268,7 +303,9 @@ impl Worker {
             }
             Err(error) => {
                 self.counters.failed(format!("clock: {error}"));
-                Some(Outcome::Failed(format!("no timestamp can be given: {error}")))
+                Some(Outcome::Failed(format!(
+                    "no timestamp can be given: {error}"
+                )))
             }
         }
     }
