@@ -16,7 +16,7 @@ pub struct Answers {
     /// Key and value, in the order of keys.
     pub values: Vec<(String, Value)>,
     /// Error replies, which have been printed.
-    pub errors: usize,
+    pub errors: Vec<String>,
 }
 
 /// Asks every router, and prints what they refuse.
@@ -40,15 +40,17 @@ pub async fn ask(
                 match serde_json::from_slice(&sample.payload().to_bytes()) {
                     Ok(value) => answers.values.push((key, value)),
                     Err(error) => {
-                        answers.errors += 1;
-                        writeln!(streams.err, "error: {key} is no JSON: {error}")?;
+                        let problem = format!("{key} is no JSON: {error}");
+                        writeln!(streams.err, "error: {problem}")?;
+                        answers.errors.push(problem);
                     }
                 }
             }
             Err(error) => {
-                answers.errors += 1;
+                let text = error.payload().to_bytes();
                 let source = reply.replier_id().map(|id| id.zid().to_string());
-                print_reply_error(&error.payload().to_bytes(), source, streams)?;
+                print_reply_error(&text, source, streams)?;
+                answers.errors.push(String::from_utf8_lossy(&text).into_owned());
             }
         }
     }
@@ -79,6 +81,22 @@ pub fn shown(value: &Value, field: &str) -> String {
     }
 }
 
+/// A storage's number of keys: with `~` if it is an estimate.
+pub fn shown_keys(storage: &Value) -> String {
+    match (storage["keys"].as_u64(), storage["keys_exact"].as_bool()) {
+        (Some(keys), Some(false)) => format!("~{keys}"),
+        _ => shown(storage, "keys"),
+    }
+}
+
+/// A storage's size: `1.50 KiB`.
+pub fn shown_bytes(storage: &Value) -> String {
+    match storage["bytes"].as_u64() {
+        Some(bytes) => indicatif::HumanBytes(bytes).to_string(),
+        None => shown(storage, "bytes"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -105,5 +123,18 @@ mod tests {
             assert_eq!(shown(&value, field), expected, "{field}");
         }
         assert_eq!(router_of("@weir/ab12/storages/demo"), "ab12");
+    }
+
+    #[test]
+    fn an_amount_says_its_unit_and_whether_it_is_exact() {
+        let rows = [
+            (json!({ "keys": 5, "keys_exact": true, "bytes": 0 }), "5", "0 B"),
+            (json!({ "keys": 5, "keys_exact": false, "bytes": 1024 }), "~5", "1.00 KiB"),
+            (json!({ "keys": 5, "bytes": 3_500_000_000_u64 }), "5", "3.26 GiB"),
+            (json!({ "keys": null, "keys_exact": false, "bytes": null }), "-", "-"),
+        ];
+        for (storage, keys, bytes) in rows {
+            assert_eq!((shown_keys(&storage).as_str(), shown_bytes(&storage).as_str()), (keys, bytes));
+        }
     }
 }

@@ -3,28 +3,47 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::ask::{Answers, ask, router_of, shown};
-use super::table::Table;
+use super::ask::{ask, router_of, shown, shown_bytes, shown_keys};
+use super::table::{Table, printable};
 use super::{ConnectArgs, Outcome, Streams, parse_duration};
+use crate::session::Bus;
+
+/// Takes the cursor home and clears what is below: the next look overwrites the one before.
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Arguments of `weir status`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   weir status
-  weir status --json | jq '.storages[] | {name, keys}'
+  weir status --watch
+  weir status --json | jq '.routers[].storages[] | {name, keys}'
 
-Shows every Weir router that can be reached through the one that is connected to.
+Shows every Weir router that can be reached through the one that is connected to. KEYS with a ~ in
+front is an estimate; APPLIED to ERRORS count since the storage was opened; QUEUE and SPOOL are
+changes that wait for the store, in memory and on disk.
 
-Exit status: 0 somebody answered; 1 nobody; 2 error, or somebody answered with one.")]
+Exit status: 0 every router is ready; 1 one is not, or none answered; 2 error.")]
 pub struct StatusArgs {
-    /// Print one JSON object a line for each router
+    /// Print one JSON document; with --watch one a line
     #[arg(long)]
     pub json: bool,
+
+    /// Look again and again, until interrupted
+    #[arg(
+        short,
+        long,
+        value_name = "EVERY",
+        value_parser = parse_duration,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2s"
+    )]
+    pub watch: Option<Duration>,
 
     /// How long to wait for the answers: 10s, 500ms, 3
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5s")]
@@ -35,115 +54,190 @@ pub struct StatusArgs {
     pub connect: ConnectArgs,
 }
 
-/// Fields of a router's or storage's status, with the heads of their columns.
-const COLUMNS: [(&str, &str); 13] = [
-    ("STORAGE", "name"),
-    ("STATE", "state"),
-    ("KEYS", "keys"),
-    ("BYTES", "bytes"),
-    ("IN/S", "ingest_per_s"),
-    ("QUERIES/S", "queries_per_s"),
-    ("QUEUED", "queued"),
-    ("SPOOLED", "spooled_changes"),
-    ("OUTDATED", "totals.outdated"),
-    ("PARKED", "totals.parked"),
-    ("QUARANTINED", "totals.quarantined"),
-    ("ERRORS", "totals.errors"),
-    ("DURABILITY", "durability"),
-];
+/// What all routers said of themselves at one moment.
+#[derive(Debug, Default)]
+struct Report {
+    /// Each with its storages.
+    routers: Vec<(Value, Vec<Value>)>,
+    /// Error replies, which have been printed.
+    errors: usize,
+}
 
 /// Prints how the routers and their storages are.
 pub async fn status(args: &StatusArgs, streams: &mut Streams<'_>) -> Result<Outcome> {
     let bus = args.connect.open().await?;
-    let routers = ask(&bus, "@weir/*/status", args.timeout, streams).await?;
-    let storages = ask(&bus, "@weir/*/storages/*", args.timeout, streams).await?;
+    let outcome = match args.watch {
+        None => look(&bus, args, streams).await?,
+        Some(every) => watch(&bus, args, every, streams).await?,
+    };
     bus.close().await?;
-    let outcome = outcome(&routers, &storages);
-    let mut of_router: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for (key, storage) in storages.values {
-        of_router
-            .entry(router_of(&key).to_owned())
-            .or_default()
-            .push(storage);
-    }
-    for (key, router) in routers.values {
-        let storages = of_router.remove(router_of(&key)).unwrap_or_default();
-        print(&router, storages, args.json, streams)?;
-    }
-    streams.out.flush()?;
-    if outcome == Outcome::Nothing {
-        writeln!(streams.err, "no weir router answers")?;
-    }
     Ok(outcome)
 }
 
-fn outcome(routers: &Answers, storages: &Answers) -> Outcome {
-    match (routers.values.len(), routers.errors + storages.errors) {
-        (0, 0) => Outcome::Nothing,
-        (_, 0) => Outcome::Done,
-        _ => Outcome::Refused,
+/// Looks until interrupted; that what it saw last was not ready is no fault of the command.
+async fn watch(
+    bus: &Bus,
+    args: &StatusArgs,
+    every: Duration,
+    streams: &mut Streams<'_>,
+) -> Result<Outcome> {
+    // Made once: an interrupt that comes while something is printed is not missed.
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    // Zero would panic, and asking without a pause is of no use to anybody.
+    let mut ticks = tokio::time::interval(every.max(Duration::from_millis(100)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            interrupted = &mut interrupt => {
+                interrupted.context("cannot wait for an interrupt")?;
+                return Ok(Outcome::Done);
+            }
+        }
+        tokio::select! {
+            looked = look(bus, args, streams) => { looked?; }
+            interrupted = &mut interrupt => {
+                interrupted.context("cannot wait for an interrupt")?;
+                return Ok(Outcome::Done);
+            }
+        }
     }
 }
 
-fn print(
-    router: &Value,
-    storages: Vec<Value>,
-    json: bool,
-    streams: &mut Streams<'_>,
-) -> Result<()> {
-    if json {
-        writeln!(
-            streams.out,
-            "{}",
-            json!({ "router": router, "storages": storages })
-        )?;
-        return Ok(());
+async fn look(bus: &Bus, args: &StatusArgs, streams: &mut Streams<'_>) -> Result<Outcome> {
+    let report = Report::gather(bus, args.timeout, streams).await?;
+    if args.watch.is_some() && streams.out_is_terminal && !args.json {
+        write!(streams.out, "{CLEAR}")?;
     }
-    let ready = if router["ready"] == json!(true) {
-        "ready"
+    if args.json {
+        writeln!(streams.out, "{}", report.json())?;
     } else {
-        "not ready"
-    };
-    let (id, version, zenoh) = (
-        shown(router, "router"),
-        shown(router, "version"),
-        shown(router, "zenoh"),
-    );
-    writeln!(
-        streams.out,
-        "router {id}: {ready}, weir {version}, zenoh {zenoh}"
-    )?;
-    let mut table = Table::held(COLUMNS.map(|(head, _)| head));
-    for storage in &storages {
-        table.row(COLUMNS.map(|(_, field)| shown(storage, field)), streams.out)?;
+        report.print(streams)?;
     }
-    table.finish(streams.out)?;
-    for name in router["opening"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
-        writeln!(
-            streams.out,
-            "{name} is opening or cannot be opened: see the router's log"
-        )?;
+    streams.out.flush()?;
+    if report.routers.is_empty() && report.errors == 0 {
+        writeln!(streams.err, "no weir router answers")?;
     }
-    for storage in &storages {
-        let error = &storage["last_error"];
-        if !error.is_null() {
-            let text = error.get("message").unwrap_or(error);
-            let text = text
-                .as_str()
-                .map_or_else(|| text.to_string(), str::to_owned);
-            let text = super::table::printable(&text, 500);
-            writeln!(
-                streams.out,
-                "{}: last error: {text}",
-                shown(storage, "name")
-            )?;
+    Ok(report.outcome())
+}
+
+impl Report {
+    async fn gather(bus: &Bus, timeout: Duration, streams: &mut Streams<'_>) -> Result<Self> {
+        let routers = ask(bus, "@weir/*/status", timeout, streams).await?;
+        let storages = ask(bus, "@weir/*/storages/*", timeout, streams).await?;
+        let errors = routers.errors.len() + storages.errors.len();
+        let mut of_router: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for (key, storage) in storages.values {
+            let router = router_of(&key).to_owned();
+            of_router.entry(router).or_default().push(storage);
+        }
+        let with_storages = |(key, router): (String, Value)| {
+            (router, of_router.remove(router_of(&key)).unwrap_or_default())
+        };
+        Ok(Self { routers: routers.values.into_iter().map(with_storages).collect(), errors })
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.routers.is_empty() && self.routers.iter().all(|(router, _)| is_ready(router))
+    }
+
+    fn outcome(&self) -> Outcome {
+        match (self.errors, self.is_ready()) {
+            (0, true) => Outcome::Done,
+            (0, false) => Outcome::Nothing,
+            _ => Outcome::Refused,
         }
     }
+
+    /// `{"ready": true, "routers": [{..., "storages": [{...}]}]}`: a router's own number of storages
+    /// gives way to the storages.
+    fn json(&self) -> Value {
+        let routers = self.routers.iter().map(|(router, storages)| {
+            let mut router = router.clone();
+            if let Some(fields) = router.as_object_mut() {
+                fields.insert("storages".to_owned(), json!(storages));
+            }
+            router
+        });
+        json!({ "ready": self.is_ready(), "routers": routers.collect::<Vec<_>>() })
+    }
+
+    fn print(&self, streams: &mut Streams<'_>) -> Result<()> {
+        for (index, (router, storages)) in self.routers.iter().enumerate() {
+            if index > 0 {
+                writeln!(streams.out)?;
+            }
+            print_router(router, storages, streams)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_ready(router: &Value) -> bool {
+    router["ready"] == json!(true)
+}
+
+fn print_router(router: &Value, storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
+    let cell = |field| shown(router, field);
+    let ready = if is_ready(router) { "yes" } else { "no" };
+    let mut table = Table::held(["ROUTER", "VERSION", "READY", "DOWN"]);
+    let down = match router["down"].as_array().map_or(0, Vec::len) {
+        0 => "-".to_owned(),
+        _ => cell("down"),
+    };
+    table.row([cell("router"), cell("version"), ready.to_owned(), down], streams.out)?;
+    table.finish(streams.out)?;
+    if !storages.is_empty() {
+        writeln!(streams.out)?;
+        print_storages(storages, streams)?;
+    }
+    for name in router["opening"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let name = printable(name, 200);
+        writeln!(streams.out, "{name} is opening or cannot be opened: see the router's log")?;
+    }
+    Ok(())
+}
+
+fn print_storages(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
+    let mut table = Table::held([
+        "STORAGE",
+        "STATE",
+        "KEYS",
+        "BYTES",
+        "INGEST/S",
+        "QUERIES/S",
+        "APPLIED",
+        "OUTDATED",
+        "PARKED",
+        "QUARANTINED",
+        "ERRORS",
+        "QUEUE",
+        "SPOOL",
+        "DURABILITY",
+        "LAST ERROR",
+    ]);
+    for storage in storages {
+        let cell = |field| shown(storage, field);
+        let cells = [
+            cell("name"),
+            cell("state"),
+            shown_keys(storage),
+            shown_bytes(storage),
+            cell("ingest_per_s"),
+            cell("queries_per_s"),
+            cell("totals.applied"),
+            cell("totals.outdated"),
+            cell("totals.parked"),
+            cell("totals.quarantined"),
+            cell("totals.errors"),
+            cell("queued"),
+            cell("spooled_changes"),
+            cell("durability"),
+            cell("last_error.message"),
+        ];
+        table.row(cells, streams.out)?;
+    }
+    table.finish(streams.out)?;
     Ok(())
 }
 
@@ -151,31 +245,95 @@ fn print(
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_person_reads_a_table_and_what_is_wrong_below() {
-        let router = json!({
-            "router": "ab12", "version": "0.1.0", "zenoh": "v1", "ready": false, "opening": ["b"],
-        });
-        let storage = json!({
-            "name": "demo", "state": "down", "keys": 2, "bytes": 50, "ingest_per_s": 0.0,
-            "queries_per_s": 1.25, "queued": 0, "spooled_changes": 7, "durability": "written",
-            "totals": { "outdated": 1, "parked": 0, "quarantined": 0, "errors": 1 },
-            "last_error": { "at": 5, "message": "disk full" },
-        });
+    fn router(ready: bool) -> Value {
+        json!({
+            "router": "ab12", "version": "0.1.0", "zenoh": "v1", "storages": 1, "ready": ready,
+            "down": if ready { vec![] } else { vec!["demo"] },
+            "opening": if ready { vec![] } else { vec!["b"] },
+        })
+    }
+
+    fn storage(ready: bool) -> Value {
+        json!({
+            "name": "demo", "state": if ready { "up" } else { "down" }, "keys": 1200,
+            "keys_exact": ready, "bytes": 1536, "ingest_per_s": 0.0, "queries_per_s": 1.25,
+            "queued": 3, "spooled_changes": 7, "durability": "written",
+            "totals": { "applied": 9, "outdated": 1, "parked": 2, "quarantined": 0, "errors": 4 },
+            "last_error": if ready { Value::Null } else { json!({ "message": "disk\nfull" }) },
+        })
+    }
+
+    fn printed(report: &Report) -> String {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut streams = Streams {
-            out: &mut out,
-            err: &mut err,
-            out_is_terminal: true,
-        };
-        print(&router, vec![storage], false, &mut streams).unwrap();
-        let expected = "\
-router ab12: not ready, weir 0.1.0, zenoh v1
-STORAGE  STATE  KEYS  BYTES  IN/S  QUERIES/S  QUEUED  SPOOLED  OUTDATED  PARKED  QUARANTINED  ERRORS  DURABILITY
-demo     down   2     50     0.0   1.2        0       7        1         0       0            1       written
-b is opening or cannot be opened: see the router's log
-demo: last error: disk full
+        let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: true };
+        report.print(&mut streams).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    const READY: &str = "\
+ROUTER  VERSION  READY  DOWN
+ab12    0.1.0    yes    -
+
+STORAGE  STATE  KEYS  BYTES     INGEST/S  QUERIES/S  APPLIED  OUTDATED  PARKED  QUARANTINED  ERRORS  QUEUE  SPOOL  DURABILITY  LAST ERROR
+demo     up     1200  1.50 KiB  0.0       1.2        9        1         2       0            4       3      7      written     -
 ";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    const NOT_READY: &str = "\
+ROUTER  VERSION  READY  DOWN
+ab12    0.1.0    no     demo
+
+STORAGE  STATE  KEYS   BYTES     INGEST/S  QUERIES/S  APPLIED  OUTDATED  PARKED  QUARANTINED  ERRORS  QUEUE  SPOOL  DURABILITY  LAST ERROR
+demo     down   ~1200  1.50 KiB  0.0       1.2        9        1         2       0            4       3      7      written     disk\\nfull
+b is opening or cannot be opened: see the router's log
+";
+
+    #[test]
+    fn a_person_reads_tables_and_a_script_the_status() {
+        let report = |readiness: &[bool], errors| Report {
+            routers: readiness.iter().map(|r| (router(*r), vec![storage(*r)])).collect(),
+            errors,
+        };
+        let rows = [
+            (report(&[], 0), String::new(), Outcome::Nothing),
+            (report(&[true], 0), READY.to_owned(), Outcome::Done),
+            (report(&[false], 0), NOT_READY.to_owned(), Outcome::Nothing),
+            (report(&[true, false], 0), format!("{READY}\n{NOT_READY}"), Outcome::Nothing),
+            (report(&[true], 1), READY.to_owned(), Outcome::Refused),
+        ];
+        for (report, expected, outcome) in rows {
+            assert_eq!(printed(&report), expected);
+            assert_eq!(report.outcome(), outcome, "{expected}");
+        }
+    }
+
+    #[test]
+    fn json_is_one_document_with_the_storages_in_their_routers() {
+        let report =
+            Report { routers: vec![(router(true), vec![storage(true)])], ..Report::default() };
+        let json = report.json();
+        assert_eq!(json["ready"], json!(true));
+        assert_eq!(json["routers"][0]["router"], json!("ab12"));
+        assert_eq!(json["routers"][0]["storages"], json!([storage(true)]));
+        assert_eq!(Report::default().json(), json!({ "ready": false, "routers": [] }));
+    }
+
+    #[test]
+    fn watching_has_a_period_of_its_own() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: StatusArgs,
+        }
+        let rows = [
+            (&[][..], None),
+            (&["--watch"], Some(2.0)),
+            (&["--watch=500ms"], Some(0.5)),
+            (&["-w"], Some(2.0)),
+        ];
+        for (line, expected) in rows {
+            let cli = Cli::try_parse_from(std::iter::once(&"status").chain(line)).unwrap();
+            assert_eq!(cli.args.watch, expected.map(Duration::from_secs_f64), "{line:?}");
+        }
+        assert!(Cli::try_parse_from(["status", "--watch=soon"]).is_err());
     }
 }

@@ -6,10 +6,17 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::ask::{ask, router_of, shown};
+use super::ask::{ask, router_of, shown, shown_bytes, shown_keys};
 use super::import::{self, ImportArgs};
 use super::table::Table;
 use super::{ConnectArgs, Outcome, Streams, parse_duration};
+
+/// What a router says that does not permit it.
+const NO_WRITE: &str = "adminspace.permissions.write";
+/// What to do about it.
+const WRITE_HINT: &str = "\
+hint: start that router with `--adminspace-permissions rw`, or set adminspace.permissions.write in
+its configuration";
 
 /// Arguments of `weir storage`.
 #[derive(Args, Clone, Debug)]
@@ -115,6 +122,7 @@ async fn ls(args: &LsArgs, streams: &mut Streams<'_>) -> Result<Outcome> {
         "HISTORY",
         "DURABILITY",
         "KEYS",
+        "BYTES",
         "KEY EXPRESSIONS",
     ];
     let mut table = Table::held(heads);
@@ -132,7 +140,8 @@ async fn ls(args: &LsArgs, streams: &mut Streams<'_>) -> Result<Outcome> {
             cell("state"),
             cell("history"),
             cell("durability"),
-            cell("keys"),
+            shown_keys(storage),
+            shown_bytes(storage),
             cell("key_expr"),
         ];
         table.row(cells, streams.out)?;
@@ -141,7 +150,7 @@ async fn ls(args: &LsArgs, streams: &mut Streams<'_>) -> Result<Outcome> {
     streams.out.flush()?;
     finish(
         answers.values.len(),
-        answers.errors,
+        &answers.errors,
         "there is no storage",
         streams,
     )
@@ -174,10 +183,14 @@ async fn aside(args: &AsideArgs, what: &str, streams: &mut Streams<'_>) -> Resul
     }
     streams.out.flush()?;
     let nothing = format!("there is no storage {}", args.name);
-    finish(answers.values.len(), answers.errors, &nothing, streams)
+    finish(answers.values.len(), &answers.errors, &nothing, streams)
 }
 
 fn list(router: &str, answer: &Value, streams: &mut Streams<'_>) -> Result<()> {
+    if answer["changes"].as_array().is_none_or(Vec::is_empty) {
+        writeln!(streams.err, "{router}: nothing is set aside")?;
+        return Ok(());
+    }
     let mut table = Table::held(["ROUTER", "KEY", "KIND", "TIMESTAMP", "BYTES"]);
     for change in answer["changes"].as_array().into_iter().flatten() {
         let cell = |field| shown(change, field);
@@ -199,11 +212,14 @@ fn list(router: &str, answer: &Value, streams: &mut Streams<'_>) -> Result<()> {
 
 fn finish(
     answers: usize,
-    errors: usize,
+    errors: &[String],
     nothing: &str,
     streams: &mut Streams<'_>,
 ) -> Result<Outcome> {
-    Ok(match (answers, errors) {
+    if errors.iter().any(|error| error.contains(NO_WRITE)) {
+        writeln!(streams.err, "{WRITE_HINT}")?;
+    }
+    Ok(match (answers, errors.len()) {
         (0, 0) => {
             writeln!(streams.err, "{nothing}")?;
             Outcome::Nothing
