@@ -1,1 +1,26 @@
-//! weir-e2e.
+//! The harness of the end-to-end tests: real `weir` processes on loopback, the Python client that
+//! others wrote, the program's own client commands, plain HTTP.
+//!
+//! Everything here panics with what it saw instead of answering an error: a test has nothing better
+//! to do with one, and the log of every router that it started is printed below.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a harness of tests: what fails here fails the test, and says where"
+)]
+
+pub mod cli;
+pub mod flight;
+pub mod http;
+pub mod process;
+pub mod python;
+pub mod router;
+pub mod time;
+pub mod wait;
+
+pub use cli::{Ended, weir, weir_with};
+pub use http::Answer;
+pub use python::{Client, Got, Sample};
+pub use router::Router;
+pub use wait::{PATIENCE, until, until_within};

@@ -1,0 +1,306 @@
+//! A router in a process of its own, in a folder of its own, on ports of its own.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Answer, Client, Ended, PATIENCE, cli, http, process::Process};
+
+/// What every configuration that is only about storages begins with.
+const COMMON: &str = r#"
+  listen: { endpoints: ["$LISTEN"] },
+  scouting: { multicast: { enabled: false } },
+  adminspace: { enabled: true, permissions: { read: true, write: true } },
+  rest: { http_port: "127.0.0.1:$REST" },
+  http: { listen: "127.0.0.1:$HTTP" },
+  data_dir: "$DIR/data",
+"#;
+
+/// A router. Dropping it kills the process and removes its folder.
+#[derive(Debug)]
+pub struct Router {
+    /// Where clients connect.
+    pub endpoint: String,
+    /// The port of REST.
+    pub rest: u16,
+    /// The port of metrics and health.
+    pub http: u16,
+    /// What it said up to `ready`, a line each.
+    pub greeting: Vec<String>,
+    args: Vec<String>,
+    process: Option<Process>,
+    // Dropped last, when nobody writes there any more.
+    home: Home,
+}
+
+/// A folder that is removed when nobody has it any more, or somebody else's.
+#[derive(Debug)]
+enum Home {
+    Own(TempDir),
+    Given(PathBuf),
+}
+
+impl Router {
+    /// Starts one with storages (the entries of `storages`), all else as tests want it.
+    #[must_use]
+    pub fn start(storages: &str) -> Self {
+        Self::start_with(&format!("storages: {{ {storages} }},"))
+    }
+
+    /// Starts one with top-level settings, all else as tests want it.
+    #[must_use]
+    pub fn start_with(settings: &str) -> Self {
+        Self::start_file("weir.json5", &format!("{{{COMMON}{settings}}}"), &[])
+    }
+
+    /// As [`Router::start_with`], in a folder that somebody else removes.
+    #[must_use]
+    pub fn start_in(home: &Path, settings: &str) -> Self {
+        let text = format!("{{{COMMON}{settings}}}");
+        Self::start_at(
+            Home::Given(home.to_owned()),
+            Some(("weir.json5", &text)),
+            &[],
+        )
+    }
+
+    /// Starts one with a configuration file of this name and text, and flags. In both, `$DIR` is
+    /// its folder, `$LISTEN` an endpoint, `$REST` and `$HTTP` ports.
+    #[must_use]
+    pub fn start_file(name: &str, text: &str, flags: &[&str]) -> Self {
+        Self::start_at(
+            Home::Own(tempfile::tempdir().unwrap()),
+            Some((name, text)),
+            flags,
+        )
+    }
+
+    /// Starts one with flags alone, in a folder of its own.
+    #[must_use]
+    pub fn start_flags(flags: &[&str]) -> Self {
+        Self::start_at(Home::Own(tempfile::tempdir().unwrap()), None, flags)
+    }
+
+    fn start_at(home: Home, file: Option<(&str, &str)>, flags: &[&str]) -> Self {
+        let (endpoint, rest, http) = (format!("tcp/127.0.0.1:{}", port()), port(), port());
+        let dir = home.path().display().to_string();
+        let fill = |text: &str| {
+            text.replace("$LISTEN", &endpoint)
+                .replace("$REST", &rest.to_string())
+                .replace("$HTTP", &http.to_string())
+                .replace("$DIR", &dir)
+        };
+        let mut args = vec!["run".to_owned()];
+        if let Some((name, text)) = file {
+            let path = home.path().join(name);
+            std::fs::write(&path, fill(text)).unwrap();
+            args.extend(["-c".to_owned(), path.display().to_string()]);
+        }
+        args.extend(flags.iter().map(|flag| fill(flag)));
+        let mut router = Self {
+            endpoint,
+            rest,
+            http,
+            greeting: Vec::new(),
+            args,
+            process: None,
+            home,
+        };
+        router.restart();
+        router
+    }
+
+    /// Starts it again, on the same ports with the same data, and waits until it is ready.
+    pub fn restart(&mut self) {
+        let mut command = cli::command();
+        command
+            .args(&self.args)
+            .current_dir(self.home.path())
+            .stdin(Stdio::null());
+        let port = self.endpoint.rsplit(':').next().unwrap();
+        let mut process = Process::start(&format!("weir:{port}"), &mut command);
+        let is_ready = |line: &str| line.starts_with("ready in ") && line.ends_with(" ms");
+        self.greeting = process.wait_line(PATIENCE, is_ready);
+        self.process = Some(process);
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&mut self) {
+        self.process.take().expect("it runs").kill9();
+    }
+
+    /// SIGTERM; it must end by itself with status 0.
+    #[track_caller]
+    pub fn term(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.signal("TERM");
+        let status = process.wait(PATIENCE);
+        assert_eq!(status.code(), Some(0), "{status}\n{}", process.log());
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The last lines of its log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Its Zenoh id, from its greeting.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        let id = self
+            .greeting
+            .iter()
+            .find_map(|line| line.trim().strip_prefix("id "));
+        id.expect("the greeting tells the id").trim()
+    }
+
+    /// A session of the Python client.
+    #[must_use]
+    pub fn python(&self) -> Client {
+        Client::connect(&self.endpoint)
+    }
+
+    /// Runs a client command of the program against it.
+    #[must_use]
+    pub fn weir(&self, args: &[&str]) -> Ended {
+        cli::weir(&[args, &["-e", &self.endpoint]].concat())
+    }
+
+    /// `GET /selector` of REST.
+    #[track_caller]
+    #[must_use]
+    pub fn rest_get(&self, selector: &str) -> Answer {
+        http::get(self.rest, &format!("/{selector}"))
+    }
+
+    /// `PUT /key` of REST.
+    #[track_caller]
+    pub fn rest_put(&self, key: &str, kind: &str, body: &str) -> Answer {
+        http::request(self.rest, "PUT", &format!("/{key}"), kind, body.as_bytes())
+    }
+
+    /// `DELETE /key` of REST.
+    #[track_caller]
+    pub fn rest_delete(&self, key: &str) -> Answer {
+        http::request(self.rest, "DELETE", &format!("/{key}"), "text/plain", b"")
+    }
+
+    /// The value that REST answers for one key, or nothing.
+    #[track_caller]
+    #[must_use]
+    pub fn rest_value(&self, key: &str) -> Option<Value> {
+        let answer = self.rest_get(key).json();
+        answer
+            .as_array()?
+            .iter()
+            .find(|entry| entry["key"] == key)
+            .map(|e| e["value"].clone())
+    }
+
+    /// The status of a storage, as `@weir/<id>/storages/<name>` tells it.
+    #[track_caller]
+    #[must_use]
+    pub fn storage(&self, name: &str) -> Option<Value> {
+        self.rest_value(&format!("@weir/{}/storages/{name}", self.id()))
+    }
+
+    /// A counter in the status of a storage.
+    #[track_caller]
+    #[must_use]
+    pub fn total(&self, storage: &str, counter: &str) -> u64 {
+        let status = self
+            .storage(storage)
+            .unwrap_or_else(|| panic!("no storage {storage}"));
+        status["totals"][counter]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no {counter}: {status}"))
+    }
+
+    /// How many changes a storage has decided, whatever became of them.
+    #[track_caller]
+    #[must_use]
+    pub fn decided(&self, storage: &str) -> u64 {
+        const OUTCOMES: [&str; 7] = [
+            "applied",
+            "known",
+            "outdated",
+            "parked",
+            "quarantined",
+            "nothing",
+            "rejected",
+        ];
+        let status = self
+            .storage(storage)
+            .unwrap_or_else(|| panic!("no storage {storage}"));
+        let outcome = |name: &&str| {
+            status["totals"][name]
+                .as_u64()
+                .unwrap_or_else(|| panic!("no {name}: {status}"))
+        };
+        OUTCOMES.iter().map(outcome).sum()
+    }
+
+    /// Waits until a storage has decided that many changes since it was opened.
+    #[track_caller]
+    pub fn wait_decided(&self, storage: &str, expected: u64) {
+        crate::until(&format!("{storage} has decided {expected}"), || {
+            let seen = self.decided(storage);
+            if seen == expected {
+                Ok(())
+            } else {
+                Err(seen.to_string())
+            }
+        });
+    }
+
+    /// Waits until a counter is what it should be.
+    #[track_caller]
+    pub fn wait_total(&self, storage: &str, counter: &str, expected: u64) {
+        crate::until(&format!("{counter} of {storage} is {expected}"), || {
+            let seen = self.total(storage, counter);
+            if seen == expected {
+                Ok(())
+            } else {
+                Err(seen.to_string())
+            }
+        });
+    }
+}
+
+impl Home {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(dir) => dir.path(),
+            Self::Given(path) => path,
+        }
+    }
+}
+
+/// A port that is free, and that the kernel gives to nobody who connects: it stays free until the
+/// router takes it, and while the router is restarted.
+fn port() -> u16 {
+    // Below 32,768, where Linux begins to choose from; by process, so that two test programs at
+    // once rarely try the same.
+    const FIRST: u16 = 12_000;
+    const SPAN: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = u16::try_from(std::process::id() * 97 % u32::from(SPAN)).unwrap();
+    loop {
+        let port = FIRST + begin.wrapping_add(NEXT.fetch_add(1, Relaxed)) % SPAN;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
