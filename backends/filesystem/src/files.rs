@@ -18,7 +18,7 @@ use crate::{
 /// More files than this are synced by one call for the whole file system: a sync for each is then
 /// dearer than writing out what others have written there.
 #[cfg(target_os = "linux")]
-const FILES_SYNCED_ALONE_MAX: usize = 64;
+const FILES_SYNCED_ALONE_MAX: usize = 16;
 
 /// The storage's directory.
 #[derive(Clone, Debug)]

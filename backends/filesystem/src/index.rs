@@ -132,7 +132,7 @@ impl Index {
             .numbers
             .insert("format", FORMAT)
             .map_err(failed)?;
-        writing.commit_durably()
+        writing.transaction.commit().map_err(failed)
     }
 
     /// What it holds now.

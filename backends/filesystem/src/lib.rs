@@ -14,8 +14,18 @@
 //! log, written again from its beginning, makes files and index what they were to become; a batch
 //! whose frame is torn has not happened, and no file has changed for it.
 //!
-//! Files that somebody puts there, changes or removes by hand are served as such (`view`).
+//! Files that somebody puts there, changes or removes by hand are served as such (`view`), with what
+//! follows from nobody telling the store:
+//! - [`weir_backend_api::Store::count`] counts what came through the store, and so does history;
+//! - a snapshot promises nothing about them but what it can still find;
+//! - what is changed by hand between a crash and the next opening is overwritten where the log, a
+//!   checkpoint's worth of batches, has the key;
+//! - a scan that meets many of them in one directory holds their names in memory.
+//!
+//! A store opened to be read only still recovers, which writes; a directory that never was a store is
+//! then served as it is, and left so. A payload is written twice, to the log and to its file.
 
+mod change;
 mod files;
 mod index;
 mod log;

@@ -4,30 +4,30 @@ use std::{
     collections::{HashMap, HashSet},
     fs::{self, File, TryLockError},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use parking_lot::Mutex;
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::ReadableTableMetadata;
 use weir_backend_api::{
     Capability, Count, Durability, Error, ErrorKind, Result, Snapshot, Store, StoreSpec,
 };
 use weir_core::{
     change::{Table, Write},
     key::Key,
-    record::{Head, RecordRef},
-    value::Value,
+    record::Head,
 };
 
 use crate::{
     CAPABILITY,
+    change::{LatestChange, table_row, write_row},
     files::{Files, Staged},
-    index::{Index, Number, RowsMut, Tables, failed},
+    index::{Index, Number, failed},
     log::{Log, Owned},
     names,
     readers::Readers,
-    row::{FileId, Place, Row},
+    row::FileId,
     view::{Shared, View},
 };
 
@@ -101,6 +101,14 @@ impl FilesystemStore {
         let unwritable = |e| Error::io(format!("cannot prepare {}", sidecar.display()), e);
         fs::create_dir_all(&sidecar).map_err(unwritable)?;
         let lock = lock(&sidecar.join("lock"))?;
+        if sidecar.join("LOCK").exists() {
+            let message = format!(
+                "{} is on a file system that does not tell upper from lower case: keys that differ \
+                 in nothing else would share a file",
+                dir.display()
+            );
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         files.prepare().map_err(unwritable)?;
         let index = Index::open(&sidecar.join("index"))?;
         let seq = index.read()?.get(Number::Seq)?;
@@ -270,9 +278,6 @@ impl Writer {
 
     /// Makes files and index what the log says, and starts a new log.
     fn recover(&mut self, path: &Path) -> Result<()> {
-        if self.log.bytes() == 0 {
-            return Ok(());
-        }
         let mut batches = 0;
         for frame in self.log.frames(path)? {
             let (seq, writes) = frame?;
@@ -281,13 +286,18 @@ impl Writer {
             self.apply(seq, &batch, &mut staged)?;
             batches += 1;
         }
-        let path = path.display();
-        tracing::info!(%path, batches, "recovered the store from its log");
+        if batches > 0 {
+            let path = path.display();
+            tracing::info!(%path, batches, "recovered the store from its log");
+        }
         self.checkpoint()
     }
 
     /// Makes everything safe without the log, and empties it.
     fn checkpoint(&mut self) -> Result<()> {
+        if self.log.bytes() == 0 {
+            return Ok(());
+        }
         self.poisoned = true;
         let synced = self.shared.files.sync(&self.changed);
         synced.map_err(|e| Error::new(ErrorKind::Poisoned, "cannot sync the files").because(e))?;
@@ -381,119 +391,6 @@ impl Writer {
     }
 }
 
-/// Changes files and rows together.
-struct LatestChange<'a> {
-    files: &'a Files,
-    /// Bytes of all payloads in files.
-    bytes: u64,
-    /// Files that were replaced.
-    kept: &'a mut Vec<PathBuf>,
-}
-
-impl LatestChange<'_> {
-    fn set(
-        &mut self,
-        rows: &mut RowsMut<'_>,
-        key: &Key,
-        record: RecordRef<'_>,
-        id: FileId,
-        staged: Option<Staged>,
-        mut step: impl FnMut(Step),
-    ) -> Result<()> {
-        let ordered = key.ordered();
-        self.keep(rows, key, &ordered)?;
-        step(Step::Kept);
-        let row = match (record.value, names::path_of(key)) {
-            (None, None) => Row::tombstone(id),
-            (None, Some(path)) => {
-                let mut row = Row::tombstone(id);
-                if let Err(error) = self.files.withdraw(path) {
-                    tracing::warn!(%key, %error, "cannot remove the file of a deleted key");
-                    // What is there now is not by hand.
-                    row.stat = self.files.stat(path).ok().flatten().unwrap_or_default();
-                }
-                row
-            }
-            (Some(value), path) => self.place(key, value, path.zip(staged), id),
-        };
-        step(Step::Moved);
-        if row.place == Place::File {
-            self.bytes += row.len;
-        }
-        let bytes = row.encode(record);
-        rows.insert(&*ordered, &*bytes).map_err(failed)?;
-        Ok(())
-    }
-
-    /// Puts a value in its file; where that cannot be done, it stays in the row.
-    fn place(&self, key: &Key, value: &Value, staged: Option<(&str, Staged)>, id: FileId) -> Row {
-        let row = Row::here(id, &value.payload);
-        let Some((path, staged)) = staged else {
-            return row;
-        };
-        let stat = staged.stat;
-        match self.files.publish(staged, path) {
-            Ok(()) => row.in_file(stat),
-            Err(error) => {
-                tracing::warn!(%key, %error, "the value is kept in the index, not in a file");
-                row
-            }
-        }
-    }
-
-    fn forget(&mut self, rows: &mut RowsMut<'_>, key: &Key) -> Result<()> {
-        let ordered = key.ordered();
-        self.keep(rows, key, &ordered)?;
-        if let Some(path) = names::path_of(key)
-            && let Err(error) = self.files.withdraw(path)
-        {
-            tracing::warn!(%key, %error, "cannot remove the file of a forgotten key");
-        }
-        rows.remove(&*ordered).map_err(failed)?;
-        Ok(())
-    }
-
-    /// Keeps what the key's row stands for, for those who read it.
-    fn keep(&mut self, rows: &RowsMut<'_>, key: &Key, ordered: &[u8]) -> Result<()> {
-        let row = rows.get(ordered).map_err(failed)?;
-        let row = row.map(|row| Row::decode(row.value())).transpose()?;
-        let (Some(row), Some(path)) = (row, names::path_of(key)) else {
-            return Ok(());
-        };
-        if row.place == Place::File {
-            self.bytes = self.bytes.saturating_sub(row.len);
-            let kept = self.files.keep(path, row.id);
-            let kept = kept.map_err(|e| Error::io(format!("cannot keep the file of {key}"), e))?;
-            self.kept.extend(kept);
-        }
-        Ok(())
-    }
-}
-
-fn write_row(tables: &mut Tables<'_>, write: &Write<'_>) -> Result<()> {
-    match write {
-        Write::Latest { .. } | Write::ForgetLatest { .. } => {}
-        Write::History { key, record } => {
-            let row = history_row(key, record.head.own.to_bytes());
-            let record = record.encode();
-            tables.history.insert(&*row, &*record).map_err(failed)?;
-        }
-        Write::ForgetHistory { key, version } => {
-            let row = history_row(key, version.to_bytes());
-            tables.history.remove(&*row).map_err(failed)?;
-        }
-        Write::Row { table, key, value } => {
-            let row = table_row(*table, key);
-            match value {
-                Some(value) => tables.tables.insert(&*row, &**value),
-                None => tables.tables.remove(&*row),
-            }
-            .map_err(failed)?;
-        }
-    }
-    Ok(())
-}
-
 /// For each key of the batch whose latest record is written, the number of the write that counts.
 fn last_writes<'a>(batch: &[Write<'a>]) -> HashMap<&'a Key, u32> {
     let mut last = HashMap::new();
@@ -503,17 +400,6 @@ fn last_writes<'a>(batch: &[Write<'a>]) -> HashMap<&'a Key, u32> {
         }
     }
     last
-}
-
-fn history_row(key: &Key, version: [u8; weir_core::version::Version::LEN]) -> Vec<u8> {
-    let mut row = key.ordered();
-    row.push(0);
-    row.extend(version);
-    row
-}
-
-fn table_row(table: Table, key: &[u8]) -> Vec<u8> {
-    [&[table as u8], key].concat()
 }
 
 /// After the log has the batch, a failure leaves the index behind it.

@@ -23,7 +23,7 @@ use weir_core::{
 
 /// Where the child writes; the test that is the child does nothing without it.
 const DIR: &str = "WEIR_TEST_KILL_DIR";
-const KILLS: u64 = 20;
+const KILLS: u64 = 12;
 
 fn open(dir: &Path) -> Box<dyn Store> {
     let spec = StoreSpec {
@@ -109,7 +109,7 @@ fn a_killed_process_loses_nothing_that_was_committed() {
         let output = BufReader::new(child.stdout.take().unwrap());
         // Killed somewhere in the batch after this one; the numbers differ from run to run of the
         // loop, so that checkpoints (every 160 batches) are met as well.
-        let commits = usize::try_from(1 + kill * 10).unwrap();
+        let commits = usize::try_from(1 + kill * 16).unwrap();
         let told = output.lines().filter_map(|line| {
             let line = line.unwrap();
             line.strip_prefix("committed ")

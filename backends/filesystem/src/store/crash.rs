@@ -11,6 +11,7 @@ use weir_backend_api::{Direction, StoreSpec};
 use weir_core::{
     key::KeyRange,
     record::Record,
+    value::Value,
     version::{Stamp, Version},
 };
 
@@ -36,7 +37,7 @@ pub(super) fn at(step: Step, dir: &Path) {
 }
 
 /// Copies taken while `act` ran.
-fn images(root: &Path, act: impl FnOnce()) -> Vec<(Step, PathBuf)> {
+fn images(root: &Path, act: impl FnOnce()) -> Vec<Image> {
     fs::create_dir_all(root).unwrap();
     IMAGES.set(Some((root.to_owned(), Vec::new())));
     act();

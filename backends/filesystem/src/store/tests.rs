@@ -2,6 +2,7 @@
 
 use std::{
     os::unix::fs::{MetadataExt, symlink},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -11,7 +12,7 @@ use weir_backend_api::Direction;
 use weir_core::{
     key::KeyRange,
     record::Record,
-    value::Encoding,
+    value::{Encoding, Value},
     version::{Kind, Stamp, Version},
 };
 
@@ -419,6 +420,17 @@ fn a_directory_to_be_read_only_is_left_as_it_is() {
     assert!(store.count().unwrap().keys == 0);
     Box::new(store).close().unwrap();
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_system_that_ignores_case_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::create_dir(temp.path().join(".weir")).unwrap();
+    // There it would be the store's own lock.
+    fs::write(temp.path().join(".weir/LOCK"), "").unwrap();
+    let error = FilesystemStore::open(&spec(temp.path())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("case"), "{error}");
 }
 
 #[test]
