@@ -105,10 +105,11 @@ fn logger(name: &str) -> InfoLogger {
     let store = name.to_owned();
     InfoLogger::new_callback_logger(LogLevel::Warn, move |level, message| {
         let message = message.trim_end();
-        if matches!(level, LogLevel::Warn) {
-            tracing::info!(store, "rocksdb: {message}");
-        } else {
-            tracing::warn!(store, "rocksdb: {message}");
+        match level {
+            // Every option of the database, at every start, whatever level is asked for.
+            LogLevel::Header => tracing::trace!(store, "rocksdb: {message}"),
+            LogLevel::Warn => tracing::info!(store, "rocksdb: {message}"),
+            _ => tracing::warn!(store, "rocksdb: {message}"),
         }
     })
 }
