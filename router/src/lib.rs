@@ -1,5 +1,7 @@
 //! The router: composition root, the Zenoh seam, one driver per subsystem, command line, admin.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
+
 mod admin;
 mod bench;
 pub mod cli;
@@ -14,5 +16,6 @@ pub mod run;
 mod runtime;
 mod service;
 pub mod session;
+mod share;
 mod storage;
 mod zenoh_settings;

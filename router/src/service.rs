@@ -18,6 +18,7 @@ use crate::{
     plan::Engines,
     query::QueryPool,
     session::{Bus, Service as Serving, Subscription},
+    share::Share,
     storage::Storage,
 };
 
@@ -333,15 +334,22 @@ impl Service {
             subscriptions: Vec::new(),
             serving: Vec::new(),
         };
-        for expr in storage.set.declared() {
+        let exprs = storage.set.declared();
+        for (expr, share) in exprs.iter().zip(Share::of(&exprs)) {
             // First the queryable: who sees the subscriber may ask at once.
-            let (pool, asked) = (self.pool.clone(), Arc::clone(storage));
-            let serving = bus.declare_queryable(&expr, storage.complete, move |query| {
-                pool.take(&asked, query);
+            let (pool, asked, part) = (self.pool.clone(), Arc::clone(storage), share.clone());
+            let serving = bus.declare_queryable(expr, storage.complete, move |query| {
+                if part.takes(query.key_expr()) {
+                    pool.take(&asked, query);
+                }
             });
             declared.serving.push(serving.await?);
             let taker = Arc::clone(storage);
-            let subscription = bus.declare_subscriber(&expr, move |sample| taker.take(sample));
+            let subscription = bus.declare_subscriber(expr, move |sample| {
+                if share.takes(sample.key_expr()) {
+                    taker.take(sample);
+                }
+            });
             declared.subscriptions.push(subscription.await?);
         }
         let mut state = self.state.write();
