@@ -47,9 +47,9 @@ run: setup-build ## Install what the build needs, build, start the router on emb
 	exec $(WEIR_BIN) run
 
 .PHONY: demo
-demo: setup-build ## Three shard routers and a real flight log, checked sample by sample
+demo: setup venv ## Three shard routers and a real flight, checked sample by sample; DEMO="--drones 30"
 	cargo build --release -p weir $(LOCKED)
-	examples/shards/demo.sh
+	$(WEIR_PYTHON) examples/shards/demo.py $(DEMO)
 
 ##@ Check
 
