@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many of its last lines are kept to be shown when a test fails.
-const KEPT: usize = 300;
+/// How many of its last lines are kept, to be looked into and to be shown when a test fails.
+const KEPT: usize = 2_000;
 
 /// A running child. Dropping it kills it by its own id.
 #[derive(Debug)]
@@ -147,13 +147,10 @@ fn read(
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             let mut kept = kept.lock().unwrap();
-            // RocksDB greets with some six hundred lines that say nothing about a failure.
-            if !line.contains("rocksdb: ") || line.contains("rror") {
-                if kept.len() == KEPT {
-                    kept.pop_front();
-                }
-                kept.push_back(line.clone());
+            if kept.len() == KEPT {
+                kept.pop_front();
             }
+            kept.push_back(line.clone());
             drop(kept);
             // Nobody may wait for lines any more.
             let _ = sender.as_ref().map(|sender| sender.send(line));

@@ -34,6 +34,7 @@ pub struct Router {
     /// What it said up to `ready`, a line each.
     pub greeting: Vec<String>,
     args: Vec<String>,
+    variables: Vec<(String, String)>,
     process: Option<Process>,
     // Dropped last, when nobody writes there any more.
     home: Home,
@@ -67,6 +68,7 @@ impl Router {
             Home::Given(home.to_owned()),
             Some(("weir.json5", &text)),
             &[],
+            &[],
         )
     }
 
@@ -74,20 +76,37 @@ impl Router {
     /// its folder, `$LISTEN` an endpoint, `$REST` and `$HTTP` ports.
     #[must_use]
     pub fn start_file(name: &str, text: &str, flags: &[&str]) -> Self {
+        Self::start_variables(name, text, flags, &[])
+    }
+
+    /// As [`Router::start_file`], with environment variables too.
+    #[must_use]
+    pub fn start_variables(
+        name: &str,
+        text: &str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         Self::start_at(
             Home::Own(tempfile::tempdir().unwrap()),
             Some((name, text)),
             flags,
+            variables,
         )
     }
 
     /// Starts one with flags alone, in a folder of its own.
     #[must_use]
     pub fn start_flags(flags: &[&str]) -> Self {
-        Self::start_at(Home::Own(tempfile::tempdir().unwrap()), None, flags)
+        Self::start_at(Home::Own(tempfile::tempdir().unwrap()), None, flags, &[])
     }
 
-    fn start_at(home: Home, file: Option<(&str, &str)>, flags: &[&str]) -> Self {
+    fn start_at(
+        home: Home,
+        file: Option<(&str, &str)>,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let (endpoint, rest, http) = (format!("tcp/127.0.0.1:{}", port()), port(), port());
         let dir = home.path().display().to_string();
         let fill = |text: &str| {
@@ -103,12 +122,18 @@ impl Router {
             args.extend(["-c".to_owned(), path.display().to_string()]);
         }
         args.extend(flags.iter().map(|flag| fill(flag)));
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), fill(value)))
+            .collect();
+        let greeting = Vec::new();
         let mut router = Self {
             endpoint,
             rest,
             http,
-            greeting: Vec::new(),
+            greeting,
             args,
+            variables,
             process: None,
             home,
         };
@@ -121,6 +146,7 @@ impl Router {
         let mut command = cli::command();
         command
             .args(&self.args)
+            .envs(self.variables.iter().cloned())
             .current_dir(self.home.path())
             .stdin(Stdio::null());
         let port = self.endpoint.rsplit(':').next().unwrap();
