@@ -45,7 +45,6 @@ pub struct AckArgs {
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// In memory: lost with the process
-    #[value(skip)]
     Memory,
     /// Survives the process
     Written,

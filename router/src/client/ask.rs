@@ -50,7 +50,9 @@ pub async fn ask(
                 let text = error.payload().to_bytes();
                 let source = reply.replier_id().map(|id| id.zid().to_string());
                 print_reply_error(&text, source, streams)?;
-                answers.errors.push(String::from_utf8_lossy(&text).into_owned());
+                answers
+                    .errors
+                    .push(String::from_utf8_lossy(&text).into_owned());
             }
         }
     }
@@ -128,13 +130,35 @@ mod tests {
     #[test]
     fn an_amount_says_its_unit_and_whether_it_is_exact() {
         let rows = [
-            (json!({ "keys": 5, "keys_exact": true, "bytes": 0 }), "5", "0 B"),
-            (json!({ "keys": 5, "keys_exact": false, "bytes": 1024 }), "~5", "1.00 KiB"),
-            (json!({ "keys": 5, "bytes": 3_500_000_000_u64 }), "5", "3.26 GiB"),
-            (json!({ "keys": null, "keys_exact": false, "bytes": null }), "-", "-"),
+            (
+                json!({ "keys": 5, "keys_exact": true, "bytes": 0 }),
+                "5",
+                "0 B",
+            ),
+            (
+                json!({ "keys": 5, "keys_exact": false, "bytes": 1024 }),
+                "~5",
+                "1.00 KiB",
+            ),
+            (
+                json!({ "keys": 5, "bytes": 3_500_000_000_u64 }),
+                "5",
+                "3.26 GiB",
+            ),
+            (
+                json!({ "keys": null, "keys_exact": false, "bytes": null }),
+                "-",
+                "-",
+            ),
         ];
         for (storage, keys, bytes) in rows {
-            assert_eq!((shown_keys(&storage).as_str(), shown_bytes(&storage).as_str()), (keys, bytes));
+            assert_eq!(
+                (
+                    shown_keys(&storage).as_str(),
+                    shown_bytes(&storage).as_str()
+                ),
+                (keys, bytes)
+            );
         }
     }
 }

@@ -1,48 +1,63 @@
-//! `weir storage import`: what zenohd's backends have written, put into a storage of a running
-//! router under its own timestamps.
+//! `weir storage import`: what zenohd's backends have written, put into a running router under its
+//! own timestamps.
 //!
 //! Each value is an acknowledged put: it takes the way of every other change, is decided by its
 //! timestamp, and can be imported again after an interruption without being stored twice.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum, ValueHint};
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use weir_backend_stock::{Changes, StockFilesystem, StockRocksdb};
 use weir_core::change::Change;
+use weir_core::value::Value;
 use zenoh::query::{ConsolidationMode, QueryTarget};
 
 use super::ack::{Durability, Receipt};
 use super::ask::{ask, router_of};
 use super::table::printable;
-use super::{ConnectArgs, Outcome, Streams, parse_duration};
+use super::{ConnectArgs, Outcome, Streams, check_key_expr, parse_duration};
 use crate::convert;
 use crate::session::{Bus, GetOptions};
 
-/// Values on their way at once: enough that the storage writes in batches, and a few MB at most
-/// for ordinary values.
-const IN_FLIGHT_MAX: usize = 512;
+mod progress;
+mod tally;
+
+use progress::Progress;
+use tally::{Fate, Tally};
+
+/// What may be on its way at once, in [`UNIT`]s: enough that the storage writes in batches, and 16 MiB
+/// however large the values are.
+const IN_FLIGHT_MAX: usize = 16 << 10;
+/// Bytes of a unit.
+const UNIT: usize = 1 << 10;
+/// Units that a value costs beside its payload: no more than 512 queries at once.
+const UNITS_MIN: usize = 32;
 /// Values read from the directory ahead of that.
 const READ_AHEAD: usize = 64;
-/// Problems that are printed; the rest is counted.
-const PRINTED_MAX: u64 = 20;
+
+/// How often a value is offered to a storage whose queue is full. With doubled pauses from
+/// [`PAUSE`] on that is half a minute: a storage that takes nothing for so long needs a look.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(30);
+/// What a storage says whose queue is full.
+const TRY_AGAIN: &str = "try again";
 
 /// Arguments of `weir storage import`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  weir storage import --from zenohd-rocksdb ~/.zenoh/zenoh_backend_rocksdb/demo --into demo
-  weir storage import --from zenohd-filesystem /data/fs --into archive -e tcp/10.0.0.7:7447
+  weir storage import --from zenohd-rocksdb ~/.zenoh/zenoh_backend_rocksdb/demo --prefix demo
+  weir storage import --from zenohd-rocksdb ~/.zenoh/zenoh_backend_rocksdb/demo --storage demo
+  weir storage import --from zenohd-filesystem /data/fs --storage archive -e tcp/10.0.0.7:7447
 
-The router that wrote the directory must not run on it; the one that imports must. Timestamps and
-encodings are kept, and the storage's strip_prefix is put before every key. Importing twice stores
-once.
+The router that wrote the directory must not run on it; the one that imports must run. The directory
+is only read. Timestamps and encodings are kept. zenohd stored keys without the storage's
+strip_prefix, and nowhere its prefix: --prefix puts it back in front. Importing twice stores once.
 
 Exit status: 0 everything is stored; 1 there was nothing; 2 error, or something was not imported.")]
 pub struct ImportArgs {
@@ -54,9 +69,14 @@ pub struct ImportArgs {
     #[arg(long, value_enum)]
     pub from: From,
 
-    /// The storage that takes it
-    #[arg(long, value_name = "STORAGE")]
-    pub into: String,
+    /// What the keys had in front of them: strip_prefix of the storage that wrote the directory
+    /// [default: strip_prefix of --storage, else nothing]
+    #[arg(long, value_name = "KEY")]
+    pub prefix: Option<String>,
+
+    /// Only the storage of this name takes them [default: every storage on the keys]
+    #[arg(long, alias = "into", value_name = "NAME")]
+    pub storage: Option<String>,
 
     /// How durable each value must be before it counts
     #[arg(long, value_enum, default_value_t = Durability::Written)]
@@ -80,17 +100,11 @@ pub enum From {
     ZenohdFilesystem,
 }
 
-/// What became of the values, by the word of the storage.
-#[derive(Debug, Default)]
-struct Tally {
-    admissions: BTreeMap<String, u64>,
-    failed: u64,
-}
-
 /// Where values go.
 struct Target {
     bus: Bus,
-    storage: String,
+    /// Every storage on the key when absent.
+    storage: Option<String>,
     prefix: Option<String>,
     durability: Durability,
     timeout: Duration,
@@ -98,31 +112,38 @@ struct Target {
 
 /// Imports a directory.
 pub async fn import(args: &ImportArgs, streams: &mut Streams<'_>) -> Result<Outcome> {
+    args.check()?;
     let (total, changes) = args.from.open(&args.dir)?;
     let bus = args.connect.open().await?;
-    let target = Arc::new(Target {
-        prefix: strip_prefix(&bus, &args.into, streams).await?,
-        bus: bus.clone(),
-        storage: args.into.clone(),
-        durability: args.durability,
-        timeout: args.timeout,
-    });
-    let progress = progress_bar(total)?;
-    let tally = put_all(changes, &target, &progress, streams).await?;
-    progress.finish_and_clear();
+    let target = Arc::new(args.target(&bus, streams).await?);
+    let mut tally = Tally::default();
+    let mut progress = Progress::new(total)?;
+    let done = put_all(changes, &target, &mut tally, &mut progress, streams).await;
+    progress.finish();
     drop(target);
-    bus.close().await?;
+    if let Some(rest) = tally.not_printed() {
+        writeln!(streams.err, "and {rest} more that were not imported")?;
+    }
     writeln!(streams.out, "{}", tally.summary())?;
     streams.out.flush()?;
+    done.context("not everything was read; run it again: what is stored is not stored twice")?;
+    bus.close().await?;
+    if tally.quarantined() > 0 {
+        writeln!(
+            streams.err,
+            "see `weir storage quarantine list` for what was too old to be decided"
+        )?;
+    }
     Ok(tally.outcome())
 }
 
 async fn put_all(
     changes: Changes,
     target: &Arc<Target>,
-    progress: &ProgressBar,
+    tally: &mut Tally,
+    progress: &mut Progress,
     streams: &mut Streams<'_>,
-) -> Result<Tally> {
+) -> Result<()> {
     let (read, mut values) = mpsc::channel(READ_AHEAD);
     let reader = tokio::task::spawn_blocking(move || {
         for change in changes {
@@ -134,31 +155,45 @@ async fn put_all(
     });
     let room = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut under_way = JoinSet::new();
-    let mut tally = Tally::default();
+    let mut count = async |fate: Result<Fate>, streams: &mut Streams<'_>| {
+        progress.step(Instant::now(), streams.err)?;
+        let failed = fate.is_err();
+        progress.suspend(|| tally.add(fate, streams.err))?;
+        if failed && target.bus.routers().await.is_empty() {
+            bail!("the connection to the router is lost");
+        }
+        Ok(())
+    };
     while let Some(change) = values.recv().await {
         match change {
             Ok(change) => {
-                let room = Arc::clone(&room).acquire_owned().await?;
+                let room = Arc::clone(&room).acquire_many_owned(units(&change)).await?;
                 let target = Arc::clone(target);
                 under_way.spawn(async move {
-                    let outcome = target.put(change).await;
+                    let fate = target.put(change).await;
                     drop(room);
-                    outcome
+                    fate
                 });
             }
-            Err(unreadable) => {
-                tally.add(Err(anyhow!(unreadable)), progress, streams)?;
-            }
+            Err(unreadable) => count(Err(anyhow!(unreadable)), streams).await?,
         }
         while let Some(done) = under_way.try_join_next() {
-            tally.add(done?, progress, streams)?;
+            count(done?, streams).await?;
         }
     }
     reader.await?;
     while let Some(done) = under_way.join_next().await {
-        tally.add(done?, progress, streams)?;
+        count(done?, streams).await?;
     }
-    Ok(tally)
+    Ok(())
+}
+
+/// What a change costs of what may be on its way.
+fn units(change: &Change) -> u32 {
+    let bytes = change.value.as_ref().map_or(0, Value::len);
+    // One that is larger than everything goes alone.
+    let units = (UNITS_MIN + bytes / UNIT).min(IN_FLIGHT_MAX);
+    u32::try_from(units).unwrap_or(u32::MAX)
 }
 
 impl From {
@@ -178,66 +213,127 @@ impl From {
     }
 }
 
+impl ImportArgs {
+    /// Checks what can be checked before anything is opened.
+    fn check(&self) -> Result<()> {
+        if let Some(name) = &self.storage
+            && (name.is_empty() || name.contains(['/', '*', '$', '?', '#', ';', '=', '|', '&']))
+        {
+            bail!("`{name}` is no name of a storage");
+        }
+        if let Some(prefix) = &self.prefix {
+            check_key_expr(prefix)?;
+            if prefix.contains('*') {
+                bail!("--prefix is a key, without `*`: `{prefix}`");
+            }
+        }
+        Ok(())
+    }
+
+    async fn target(&self, bus: &Bus, streams: &mut Streams<'_>) -> Result<Target> {
+        let of_storage = match &self.storage {
+            Some(storage) => strip_prefix(bus, storage, streams).await?,
+            None => None,
+        };
+        Ok(Target {
+            bus: bus.clone(),
+            storage: self.storage.clone(),
+            prefix: self.prefix.clone().or(of_storage),
+            durability: self.durability,
+            timeout: self.timeout,
+        })
+    }
+}
+
 impl Target {
-    /// Puts one value and waits for the storage's word on it.
-    async fn put(&self, change: Change) -> Result<String> {
-        let key = match (self.prefix.as_deref(), &*change.key) {
+    /// Puts one value and waits for the storages' word on it.
+    async fn put(&self, change: Change) -> Result<Fate> {
+        let key = self.key(&change.key);
+        let named = || format!("`{}` is not imported", printable(&key, 200));
+        let selector = self.selector(&key, &change).with_context(named)?;
+        let mut pause = PAUSE;
+        for _ in 1..ATTEMPTS {
+            let answer = self.ask(&selector, self.options(&change)).await;
+            match answer {
+                Err(full) if full.to_string().contains(TRY_AGAIN) => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                answer => return answer.with_context(named),
+            }
+        }
+        self.ask(&selector, self.options(&change))
+            .await
+            .with_context(named)
+    }
+
+    /// The key as it was put, from the key as it was stored.
+    fn key(&self, stored: &str) -> String {
+        match (self.prefix.as_deref(), stored) {
             (Some(prefix), "") => prefix.to_owned(),
             (Some(prefix), key) => format!("{prefix}/{key}"),
             (None, key) => key.to_owned(),
-        };
-        let named = || format!("`{}` is not imported", printable(&key, 200));
-        if let Err(refused) = zenoh::key_expr::keyexpr::new(&key) {
-            return Err(anyhow!("{refused}")).with_context(named);
+        }
+    }
+
+    /// `KEY?_put;durability=written;timestamp=TIME/ID`
+    fn selector(&self, key: &str, change: &Change) -> Result<String> {
+        let key = zenoh::key_expr::keyexpr::new(key).map_err(|refused| anyhow!("{refused}"))?;
+        if key.is_wild() {
+            bail!("its key has a wildcard: it would be put on every key that it matches");
         }
         let verb = if change.value.is_some() {
             "_put"
         } else {
             "_delete"
         };
-        let mut selector = format!(
-            "{key}?{verb};storage={};durability={}",
-            self.storage, self.durability
-        );
+        let mut selector = format!("{key}?{verb};durability={}", self.durability);
         if let Some(stamp) = change.stamp {
-            let timestamp = convert::timestamp(stamp)
-                .with_context(|| format!("`{key}` has a timestamp that no clock gives"))?;
+            let timestamp = convert::timestamp(stamp);
+            let timestamp = timestamp.context("its timestamp is one that no clock gives")?;
             selector.push_str(&format!(";timestamp={timestamp}"));
         }
-        let payload = change.value.as_ref().map(|value| {
+        if let Some(storage) = &self.storage {
+            selector.push_str(&format!(";storage={storage}"));
+        }
+        Ok(selector)
+    }
+
+    fn options(&self, change: &Change) -> GetOptions {
+        let value = change.value.as_ref();
+        let attachment = value.and_then(|value| value.attachment.as_ref());
+        let payload = |value: &Value| {
             (
                 convert::zbytes(&value.payload),
                 Some(convert::encoding(&value.encoding)),
             )
-        });
-        let attachment = change
-            .value
-            .as_ref()
-            .and_then(|value| value.attachment.as_ref());
-        let options = GetOptions {
-            payload,
+        };
+        GetOptions {
+            payload: value.map(payload),
             attachment: attachment.map(convert::zbytes),
             timeout: self.timeout,
+            // Every storage, and every answer: two storages answer for the same key.
             target: QueryTarget::All,
             consolidation: ConsolidationMode::None,
-        };
-        self.answer(&selector, options).await.with_context(named)
+        }
     }
 
-    async fn answer(&self, selector: &str, options: GetOptions) -> Result<String> {
+    /// Asks once. Every storage must say yes.
+    async fn ask(&self, selector: &str, options: GetOptions) -> Result<Fate> {
         let mut replies = self.bus.get(selector, options).await?;
-        let mut admission = None;
+        let mut fates = Vec::new();
         while let Some(reply) = replies.next().await {
             match reply.result() {
                 Ok(sample) => {
                     // What is no receipt comes from somebody who is no storage.
                     let receipt = serde_json::from_slice::<Receipt>(&sample.payload().to_bytes());
                     let Ok(receipt) = receipt else { continue };
-                    if receipt.storage == self.storage {
-                        if let Some(refusal) = receipt.refusal(Some(self.durability)) {
-                            bail!(refusal);
-                        }
-                        admission = Some(receipt.admission);
+                    if self
+                        .storage
+                        .as_ref()
+                        .is_none_or(|name| *name == receipt.storage)
+                    {
+                        fates.push(Fate::of(&receipt, self.durability)?);
                     }
                 }
                 Err(error) => {
@@ -246,12 +342,17 @@ impl Target {
                 }
             }
         }
-        admission.with_context(|| {
-            format!(
-                "storage {} does not answer for it: is the key below its key_expr?",
-                self.storage
-            )
-        })
+        fates
+            .into_iter()
+            .max()
+            .with_context(|| match &self.storage {
+                Some(name) => {
+                    format!("storage {name} does not take it: is the key below its key_expr?")
+                }
+                None => {
+                    "no storage takes it: is --prefix what the key_expr starts with?".to_owned()
+                }
+            })
     }
 }
 
@@ -261,123 +362,31 @@ async fn strip_prefix(
     storage: &str,
     streams: &mut Streams<'_>,
 ) -> Result<Option<String>> {
-    if storage.is_empty() || storage.contains(['/', '*', '$', '?', '#', ';', '=', '|']) {
-        bail!("`{storage}` is no name of a storage");
-    }
     let selector = format!("@weir/*/storages/{storage}");
     let answers = ask(bus, &selector, Duration::from_secs(10), streams).await?;
-    let routers: Vec<&str> = answers
+    let prefixes: Vec<Option<&str>> = answers
         .values
         .iter()
-        .map(|(key, _)| router_of(key))
+        .map(|(_, status)| status["strip_prefix"].as_str())
         .collect();
-    match &answers.values[..] {
+    match &prefixes[..] {
         [] => bail!("no router that can be reached has a storage {storage}: see `weir storage ls`"),
-        [(_, status)] => Ok(status["strip_prefix"].as_str().map(str::to_owned)),
-        [(_, first), rest @ ..] => {
-            let prefix = &first["strip_prefix"];
-            if rest
-                .iter()
-                .any(|(_, status)| &status["strip_prefix"] != prefix)
-            {
-                let routers = routers.join(", ");
-                bail!("the storages {storage} of {routers} have different prefixes");
-            }
-            Ok(prefix.as_str().map(str::to_owned))
+        [first, rest @ ..] if rest.iter().all(|prefix| prefix == first) => {
+            Ok(first.map(str::to_owned))
         }
-    }
-}
-
-fn progress_bar(total: Option<u64>) -> Result<ProgressBar> {
-    // Draws on standard error, and only if that is a terminal.
-    Ok(match total {
-        Some(total) => ProgressBar::new(total).with_style(ProgressStyle::with_template(
-            "{bar:30} {human_pos}/{human_len}  {per_sec}  {eta} left",
-        )?),
-        None => ProgressBar::new_spinner().with_style(ProgressStyle::with_template(
-            "{spinner} {human_pos}  {per_sec}",
-        )?),
-    })
-}
-
-impl Tally {
-    fn add(
-        &mut self,
-        outcome: Result<String>,
-        progress: &ProgressBar,
-        streams: &mut Streams<'_>,
-    ) -> Result<()> {
-        progress.inc(1);
-        match outcome {
-            Ok(admission) => *self.admissions.entry(admission).or_default() += 1,
-            Err(problem) => {
-                self.failed += 1;
-                if self.failed <= PRINTED_MAX {
-                    progress.suspend(|| writeln!(streams.err, "error: {problem:#}"))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// `1200 imported (1190 applied, 10 known), 3 not imported`
-    fn summary(&self) -> String {
-        let imported: u64 = self.admissions.values().sum();
-        let mut text = format!("{imported} imported");
-        if !self.admissions.is_empty() {
-            let each: Vec<String> = self
-                .admissions
+        _ => {
+            let routers: Vec<&str> = answers
+                .values
                 .iter()
-                .map(|(word, count)| format!("{count} {word}"))
+                .map(|(key, _)| router_of(key))
                 .collect();
-            text.push_str(&format!(" ({})", each.join(", ")));
-        }
-        if self.failed > 0 {
-            text.push_str(&format!(", {} not imported", self.failed));
-        }
-        text
-    }
-
-    fn outcome(&self) -> Outcome {
-        match (self.admissions.is_empty(), self.failed) {
-            (true, 0) => Outcome::Nothing,
-            (false, 0) => Outcome::Done,
-            _ => Outcome::Refused,
+            let routers = routers.join(", ");
+            bail!(
+                "the storages {storage} of {routers} have different prefixes: name one by --prefix"
+            )
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_summary_counts_what_became_of_each() {
-        let tally = |admissions: &[(&str, u64)], failed| Tally {
-            admissions: admissions
-                .iter()
-                .map(|(word, count)| ((*word).to_owned(), *count))
-                .collect(),
-            failed,
-        };
-        let rows = [
-            (tally(&[], 0), "0 imported", Outcome::Nothing),
-            (
-                tally(&[("applied", 5)], 0),
-                "5 imported (5 applied)",
-                Outcome::Done,
-            ),
-            (
-                tally(&[("applied", 5), ("known", 2)], 1),
-                "7 imported (5 applied, 2 known), 1 not imported",
-                Outcome::Refused,
-            ),
-        ];
-        for (tally, summary, outcome) in rows {
-            assert_eq!(
-                (tally.summary().as_str(), tally.outcome()),
-                (summary, outcome)
-            );
-        }
-    }
-}
+mod tests;

@@ -132,9 +132,15 @@ impl Report {
             of_router.entry(router).or_default().push(storage);
         }
         let with_storages = |(key, router): (String, Value)| {
-            (router, of_router.remove(router_of(&key)).unwrap_or_default())
+            (
+                router,
+                of_router.remove(router_of(&key)).unwrap_or_default(),
+            )
         };
-        Ok(Self { routers: routers.values.into_iter().map(with_storages).collect(), errors })
+        Ok(Self {
+            routers: routers.values.into_iter().map(with_storages).collect(),
+            errors,
+        })
     }
 
     fn is_ready(&self) -> bool {
@@ -185,15 +191,26 @@ fn print_router(router: &Value, storages: &[Value], streams: &mut Streams<'_>) -
         0 => "-".to_owned(),
         _ => cell("down"),
     };
-    table.row([cell("router"), cell("version"), ready.to_owned(), down], streams.out)?;
+    table.row(
+        [cell("router"), cell("version"), ready.to_owned(), down],
+        streams.out,
+    )?;
     table.finish(streams.out)?;
     if !storages.is_empty() {
         writeln!(streams.out)?;
         print_storages(storages, streams)?;
     }
-    for name in router["opening"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for name in router["opening"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         let name = printable(name, 200);
-        writeln!(streams.out, "{name} is opening or cannot be opened: see the router's log")?;
+        writeln!(
+            streams.out,
+            "{name} is opening or cannot be opened: see the router's log"
+        )?;
     }
     Ok(())
 }
@@ -265,7 +282,11 @@ mod tests {
 
     fn printed(report: &Report) -> String {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: true };
+        let mut streams = Streams {
+            out: &mut out,
+            err: &mut err,
+            out_is_terminal: true,
+        };
         report.print(&mut streams).unwrap();
         String::from_utf8(out).unwrap()
     }
@@ -289,14 +310,21 @@ b is opening or cannot be opened: see the router's log
     #[test]
     fn a_person_reads_tables_and_a_script_the_status() {
         let report = |readiness: &[bool], errors| Report {
-            routers: readiness.iter().map(|r| (router(*r), vec![storage(*r)])).collect(),
+            routers: readiness
+                .iter()
+                .map(|r| (router(*r), vec![storage(*r)]))
+                .collect(),
             errors,
         };
         let rows = [
             (report(&[], 0), String::new(), Outcome::Nothing),
             (report(&[true], 0), READY.to_owned(), Outcome::Done),
             (report(&[false], 0), NOT_READY.to_owned(), Outcome::Nothing),
-            (report(&[true, false], 0), format!("{READY}\n{NOT_READY}"), Outcome::Nothing),
+            (
+                report(&[true, false], 0),
+                format!("{READY}\n{NOT_READY}"),
+                Outcome::Nothing,
+            ),
             (report(&[true], 1), READY.to_owned(), Outcome::Refused),
         ];
         for (report, expected, outcome) in rows {
@@ -307,13 +335,18 @@ b is opening or cannot be opened: see the router's log
 
     #[test]
     fn json_is_one_document_with_the_storages_in_their_routers() {
-        let report =
-            Report { routers: vec![(router(true), vec![storage(true)])], ..Report::default() };
+        let report = Report {
+            routers: vec![(router(true), vec![storage(true)])],
+            ..Report::default()
+        };
         let json = report.json();
         assert_eq!(json["ready"], json!(true));
         assert_eq!(json["routers"][0]["router"], json!("ab12"));
         assert_eq!(json["routers"][0]["storages"], json!([storage(true)]));
-        assert_eq!(Report::default().json(), json!({ "ready": false, "routers": [] }));
+        assert_eq!(
+            Report::default().json(),
+            json!({ "ready": false, "routers": [] })
+        );
     }
 
     #[test]
@@ -332,7 +365,11 @@ b is opening or cannot be opened: see the router's log
         ];
         for (line, expected) in rows {
             let cli = Cli::try_parse_from(std::iter::once(&"status").chain(line)).unwrap();
-            assert_eq!(cli.args.watch, expected.map(Duration::from_secs_f64), "{line:?}");
+            assert_eq!(
+                cli.args.watch,
+                expected.map(Duration::from_secs_f64),
+                "{line:?}"
+            );
         }
         assert!(Cli::try_parse_from(["status", "--watch=soon"]).is_err());
     }
