@@ -22,6 +22,8 @@ use zenoh::{
 };
 
 pub(crate) use self::acknowledged::name as durability_name;
+#[cfg(test)]
+pub(crate) use self::scan::run;
 use self::scan::Found;
 use crate::{convert, storage::Storage};
 

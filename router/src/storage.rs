@@ -367,3 +367,6 @@ async fn drive(mut worker: Worker, queue: Arc<Queue<Handed>>, name: String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

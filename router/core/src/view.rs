@@ -69,7 +69,10 @@ impl View {
         own.sort_by_key(|record| record.head.own);
         own.dedup_by_key(|record| record.head.own);
         let mut full = String::new();
-        let about = self.space.full(key, &mut full).map(|full| self.journal.about(full));
+        let about = self
+            .space
+            .full(key, &mut full)
+            .map(|full| self.journal.about(full));
         let mut ops = about.iter().flat_map(WildcardJournal::iter).peekable();
         let mut line = Vec::with_capacity(own.len());
         let mut alive = false;
@@ -78,7 +81,10 @@ impl View {
                 match &op.value {
                     None => *alive = false,
                     Some(value) if *alive => {
-                        line.push(Live { version: op.version, value: value.clone() });
+                        line.push(Live {
+                            version: op.version,
+                            value: value.clone(),
+                        });
                     }
                     Some(_) => {}
                 }

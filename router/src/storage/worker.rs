@@ -125,20 +125,29 @@ impl Worker {
         let mut linger = Duration::ZERO;
         self.queue.attend();
         loop {
-            if !self.drain(linger) {
-                break;
+            if self.drain(linger) {
+                linger = LINGER;
+                self.work();
+                continue;
             }
-            linger = LINGER;
+            let was_holding = self.is_holding();
             self.work();
+            // What it could keep nowhere is kept now: the queue, which was left alone, has more.
+            if !was_holding || self.is_holding() {
+                return self.sleep();
+            }
         }
-        self.work();
-        self.sleep()
+    }
+
+    /// Whether a shard holds changes that it could keep nowhere, so that more must not be taken.
+    fn is_holding(&self) -> bool {
+        self.shards.iter().any(Shard::is_holding)
     }
 
     /// Takes one batch from the queue and offers it; `false` if there was none, or if a shard holds
     /// changes that it could keep nowhere and more must not be taken.
     pub(crate) fn drain(&mut self, linger: Duration) -> bool {
-        if self.shards.iter().any(Shard::is_holding) {
+        if self.is_holding() {
             return false;
         }
         let mut batch = std::mem::take(&mut self.batch);
