@@ -14,11 +14,15 @@ export CARGO_TARGET_DIR
 # Where rustup puts cargo, for a shell that was opened before rustup was installed.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# What the tests are told: the router they start and the Python that has the real Zenoh client.
-export WEIR_BIN := $(CARGO_TARGET_DIR)/release/weir
-export WEIR_PYTHON := $(CARGO_TARGET_DIR)/venv/bin/python
+WEIR_BIN := $(CARGO_TARGET_DIR)/release/weir
+WEIR_PYTHON := $(CARGO_TARGET_DIR)/venv/bin/python
 # Where the benchmarks find the stock router, if `bench-stock` has built it.
-export WEIR_BENCH_STOCK ?= $(CARGO_TARGET_DIR)/stock
+WEIR_BENCH_STOCK ?= $(CARGO_TARGET_DIR)/stock
+# Tests and benchmarks are told in the environment; `run` is not, because the router reads its
+# settings from variables that begin like these.
+test test-slow bench demo: export WEIR_BIN := $(WEIR_BIN)
+test test-slow demo: export WEIR_PYTHON := $(WEIR_PYTHON)
+bench bench-stock: export WEIR_BENCH_STOCK := $(WEIR_BENCH_STOCK)
 
 # In CI a warning is an error and Cargo.lock must already be right.
 LOCKED := $(if $(CI),--locked)
