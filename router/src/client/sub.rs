@@ -1,7 +1,8 @@
 //! `weir sub`.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::format::{Printer, Row};
 use super::{ConnectArgs, FLUSH_LIMIT, Format, Outcome, Streams, check_key_expr};
@@ -37,6 +38,8 @@ pub struct SubArgs {
 /// Prints every sample on a key expression.
 pub async fn sub(args: &SubArgs, streams: &mut Streams<'_>) -> Result<Outcome> {
     check_key_expr(&args.key_expr)?;
+    // Caught from here on: whoever reads the next line may interrupt at once.
+    let mut interrupts = signal(SignalKind::interrupt())?;
     let bus = args.connect.open().await?;
     let mut samples = bus.subscribe(&args.key_expr).await?;
     // What is put after this line is printed will be seen.
@@ -46,15 +49,10 @@ pub async fn sub(args: &SubArgs, streams: &mut Streams<'_>) -> Result<Outcome> {
     let format = Format::or_default(args.format, streams.out_is_terminal);
     let mut printer = Printer::for_stream(format, streams.out_is_terminal);
     let mut seen = 0;
-    // Made once: an interrupt that comes while a line is printed is not missed.
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     while args.count != Some(seen) {
         let sample = tokio::select! {
             sample = samples.next() => sample,
-            interrupted = &mut interrupt => {
-                interrupted.context("cannot wait for an interrupt")?;
-                None
-            }
+            _ = interrupts.recv() => None,
         };
         let Some(sample) = sample else { break };
         seen += 1;
