@@ -133,7 +133,7 @@ fn check_paths(repo: &Repo, file: &File, line: usize, code: &str, problems: &mut
             .trim_end_matches(['.', ',', ':']);
         let is_ours = word
             .split_once('/')
-            .is_some_and(|(top, _)| top != ".." && repo.has(top));
+            .is_some_and(|(top, _)| !["", ".."].contains(&top) && repo.has(top));
         // `<name>` and `$VARIABLE` stand for something, `...` for anything.
         if !is_ours || word.contains(['<', '$']) || word.contains("...") {
             continue;
@@ -264,7 +264,7 @@ mod tests {
             &["1: names tests/x*, which is not there"],
         );
         check_row(
-            "`fleet/drone/**` `tests/<name>` `a/b` router/gone.rs\n",
+            "`fleet/drone/**` `tests/<name>` `a/b` `/router/gone.rs` router/gone.rs\n",
             &[],
         );
         check_row("```json5\nkey_expr: \"router/gone\"\n```\n", &[]);
