@@ -151,3 +151,35 @@ fn what_is_no_database_is_refused() {
     fs::write(manifest, "something else, that is long enough").unwrap();
     assert_eq!(kind(dir.path()), ErrorKind::Corrupt);
 }
+
+#[test]
+fn a_database_that_is_open_elsewhere_is_refused() {
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+    let temp = copy("seed-1");
+    // As RocksDB does it; a lock of this process would not count.
+    let script = "import fcntl, sys\n\
+                  file = open(sys.argv[1], 'r+')\n\
+                  fcntl.lockf(file, fcntl.LOCK_EX)\n\
+                  print('locked', flush=True)\n\
+                  sys.stdin.read()\n";
+    let mut other = Command::new("python3")
+        .args(["-c", script])
+        .arg(temp.path().join("LOCK"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = other.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n");
+    let error = Lsm::open(temp.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("stop the router"), "{error}");
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success());
+    Lsm::open(temp.path()).unwrap();
+}
