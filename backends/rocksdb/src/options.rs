@@ -106,10 +106,10 @@ fn logger(name: &str) -> InfoLogger {
     InfoLogger::new_callback_logger(LogLevel::Warn, move |level, message| {
         let message = message.trim_end();
         match level {
-            // Every option of the database, at every start, whatever level is asked for.
-            LogLevel::Header => tracing::trace!(store, "rocksdb: {message}"),
             LogLevel::Warn => tracing::info!(store, "rocksdb: {message}"),
-            _ => tracing::warn!(store, "rocksdb: {message}"),
+            LogLevel::Error | LogLevel::Fatal => tracing::warn!(store, "rocksdb: {message}"),
+            // Every option of the database at every start, which comes whatever level is asked for.
+            _ => tracing::trace!(store, "rocksdb: {message}"),
         }
     })
 }
