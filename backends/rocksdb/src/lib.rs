@@ -63,8 +63,8 @@ impl Default for RocksdbSettings {
     fn default() -> Self {
         Self {
             cache_bytes: 64 << 20,
-            buffers_bytes_max: 96 << 20,
-            buffer_bytes: 16 << 20,
+            buffers_bytes_max: 64 << 20,
+            buffer_bytes: 8 << 20,
             open_files_max: 512,
             reserve_bytes: 64 << 20,
             recover_damaged: false,

@@ -19,6 +19,7 @@ const FORMAT: u32 = 1;
 const MAGIC: &[u8] = b"weir";
 /// What the stock Zenoh backend has besides the default column family.
 const STOCK: &str = "data_info";
+const FOREIGN: &str = "holds a RocksDB database that is not Weir's: use another directory";
 
 /// Opens the database of a store; makes it if there is none and the spec says so.
 pub fn open(volume: &RocksdbVolume, spec: &StoreSpec) -> Result<RocksdbStore> {
@@ -62,7 +63,9 @@ fn recognise(dir: &Path) -> Result<bool> {
     let ours = [TABLES, LATEST, HISTORY];
     let foreign = families.iter().find(|name| !ours.contains(&name.as_str()));
     match foreign.map(String::as_str) {
-        None => Ok(true),
+        // A crash while it was made leaves some of ours, without a single write.
+        None if families.len() == ours.len() || is_unwritten(dir)? => Ok(true),
+        None => Err(refuse(dir, FOREIGN)),
         Some(STOCK) => Err(refuse(
             dir,
             &format!(
@@ -81,6 +84,13 @@ fn recognise(dir: &Path) -> Result<bool> {
     }
 }
 
+/// Whether nothing was ever written to the database; reads alone.
+fn is_unwritten(dir: &Path) -> Result<bool> {
+    let db = DB::open_for_read_only(&Options::default(), dir, false)
+        .map_err(|error| errors::opening(dir, error))?;
+    Ok(db.latest_sequence_number() == 0)
+}
+
 /// Checks the format row; writes it if the database has just been made.
 fn check_format(db: &DB, spec: &StoreSpec) -> Result<()> {
     let dir = &spec.dir;
@@ -88,10 +98,7 @@ fn check_format(db: &DB, spec: &StoreSpec) -> Result<()> {
     let Some(row) = row else {
         // A database without a single write is new, or was left so by a crash right here.
         if db.latest_sequence_number() > 0 || spec.read_only {
-            return Err(refuse(
-                dir,
-                "holds a RocksDB database that is not Weir's: use another directory",
-            ));
+            return Err(refuse(dir, FOREIGN));
         }
         let mut durably = WriteOptions::default();
         durably.set_sync(true);

@@ -21,7 +21,8 @@ pub const HISTORY: &str = "history";
 ///
 /// - `allow_fallocate`: every database would reserve the size of a write buffer on the disk for
 ///   its log, 50 GB for 3,000 databases that hold nothing.
-const UNNAMED: &str = "allow_fallocate=false";
+/// - `avoid_flush_during_recovery`: every open would write the rows in the log to a table file.
+const UNNAMED: &str = "allow_fallocate=false;avoid_flush_during_recovery=true";
 
 /// Options of the database.
 pub fn database(volume: &RocksdbVolume, name: &str) -> Result<Options, rocksdb::Error> {
@@ -29,10 +30,8 @@ pub fn database(volume: &RocksdbVolume, name: &str) -> Result<Options, rocksdb::
     let mut options = Options::default().get_options_from_string(UNNAMED)?;
     options.set_write_buffer_manager(&volume.buffers);
     options.set_max_open_files(i32::from(settings.open_files_max));
-    // Each database would start 16 threads to open its files, and read one of each to guess how
-    // much is deleted in it.
+    // Each database would start 16 threads to open its files.
     options.set_max_file_opening_threads(1);
-    options.set_skip_stats_update_on_db_open(true);
     // RocksDB's threads are shared by the process: one flushes, one compacts.
     options.set_max_background_jobs(2);
     // A store has one writer. What several need costs that one some 5 %.
@@ -80,7 +79,7 @@ fn family(table: &BlockBasedOptions, buffer_bytes: usize) -> Options {
     // The default, 1 MiB, is taken by the first row of each family.
     options.set_arena_block_size(64 << 10);
     options.set_target_file_size_base(32 << 20);
-    options.set_max_bytes_for_level_base(128 << 20);
+    options.set_max_bytes_for_level_base(64 << 20);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
     options
@@ -89,7 +88,7 @@ fn family(table: &BlockBasedOptions, buffer_bytes: usize) -> Options {
 fn table(volume: &RocksdbVolume) -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&volume.cache);
-    table.set_block_size(16 << 10);
+    table.set_block_size(8 << 10);
     table.set_format_version(6);
     // 1 % of the reads for keys that are not there touch a block.
     table.set_bloom_filter(10.0, false);

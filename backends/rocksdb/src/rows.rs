@@ -14,22 +14,15 @@ const ABOUT: u8 = 0;
 /// Where the database's format is written.
 pub const FORMAT: &[u8] = &[ABOUT, b'f', b'o', b'r', b'm', b'a', b't'];
 
-/// Sets `out` to the key of a row of `latest`.
-pub fn latest(key: &Key, out: &mut Vec<u8>) {
-    out.clear();
-    key.order_into(out);
-}
-
-/// Sets `out` to the key of a row of `history`.
+/// Appends the key of a row of `history`.
 pub fn history(key: &Key, version: Version, out: &mut Vec<u8>) {
-    latest(key, out);
+    key.order_into(out);
     out.push(END);
     out.extend_from_slice(&version.to_bytes());
 }
 
-/// Sets `out` to the key of a row of a table.
+/// Appends the key of a row of a table.
 pub fn table(table: Table, key: &[u8], out: &mut Vec<u8>) {
-    out.clear();
     out.push(table as u8);
     out.extend_from_slice(key);
 }

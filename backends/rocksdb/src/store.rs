@@ -1,7 +1,6 @@
 //! One open database.
 
 use std::{
-    collections::HashSet,
     path::PathBuf,
     sync::{
         Arc,
@@ -46,10 +45,28 @@ pub struct RocksdbStore {
 /// What a commit needs besides its batch, kept for the next one.
 #[derive(Default)]
 struct Scratch {
-    key: Vec<u8>,
+    rows: Vec<RowOf>,
+    /// The keys of all rows, one behind the other.
+    keys: Vec<u8>,
     value: Vec<u8>,
-    superseded: Vec<bool>,
     batch_bytes: usize,
+}
+
+/// Where a write of a batch goes.
+#[derive(Clone, Copy)]
+struct RowOf {
+    family: Family,
+    /// Where its key starts and ends in the scratch.
+    key: (usize, usize),
+    /// Its place in the batch.
+    write: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    Tables,
+    Latest,
+    History,
 }
 
 /// Bytes of a row up to which RocksDB takes it; more would be left out without a word.
@@ -97,60 +114,98 @@ impl RocksdbStore {
         error
     }
 
-    /// The batch as RocksDB's.
+    /// The batch as RocksDB's: the last write of each row, in key order.
+    ///
+    /// Few keys that are put often are what telemetry is, and what is not written costs nothing.
+    /// In key order a buffer finds the place of a row next to that of the one before: that halves
+    /// what a write costs.
     fn encode(&self, batch: &[Write<'_>], scratch: &mut Scratch) -> Result<WriteBatch> {
-        let (latest, history, tables) = (
+        scratch.sort(batch);
+        let (tables, latest, history) = (
+            self.family(TABLES)?,
             self.family(LATEST)?,
             self.family(HISTORY)?,
-            self.family(TABLES)?,
         );
-        mark_superseded(batch, &mut scratch.superseded);
         let mut out = WriteBatch::with_capacity_bytes(scratch.batch_bytes);
-        let Scratch { key, value, .. } = scratch;
-        for (write, superseded) in batch.iter().zip(&scratch.superseded) {
-            if *superseded {
+        let Scratch {
+            rows, keys, value, ..
+        } = scratch;
+        for (at, row) in rows.iter().enumerate() {
+            let key = row.key_in(keys);
+            let is_last = rows
+                .get(at + 1)
+                .is_none_or(|next| (next.family, next.key_in(keys)) != (row.family, key));
+            if !is_last {
                 continue;
             }
+            let family = match row.family {
+                Family::Tables => &tables,
+                Family::Latest => &latest,
+                Family::History => &history,
+            };
             value.clear();
-            match write {
-                Write::Latest { key: of, record } => {
-                    rows::latest(of, key);
+            let value = match &batch[row.write] {
+                Write::Latest { record, .. } | Write::History { record, .. } => {
                     record.encode_into(value);
+                    Some(&*value)
+                }
+                Write::Row { value, .. } => value.as_ref(),
+                Write::ForgetLatest { .. } | Write::ForgetHistory { .. } => None,
+            };
+            match value {
+                Some(value) => {
                     check_size(value)?;
-                    out.put_cf(&latest, &key, &value);
+                    out.put_cf(family, key, value);
                 }
-                Write::ForgetLatest { key: of } => {
-                    rows::latest(of, key);
-                    out.delete_cf(&latest, &key);
-                }
-                Write::History { key: of, record } => {
-                    rows::history(of, record.head.own, key);
-                    record.encode_into(value);
-                    check_size(value)?;
-                    out.put_cf(&history, &key, &value);
-                }
-                Write::ForgetHistory { key: of, version } => {
-                    rows::history(of, *version, key);
-                    out.delete_cf(&history, &key);
-                }
-                Write::Row {
-                    table,
-                    key: of,
-                    value,
-                } => {
-                    rows::table(*table, of, key);
-                    match value {
-                        Some(value) => {
-                            check_size(value)?;
-                            out.put_cf(&tables, &key, value);
-                        }
-                        None => out.delete_cf(&tables, &key),
-                    }
-                }
+                None => out.delete_cf(family, key),
             }
         }
         scratch.batch_bytes = out.size_in_bytes();
         Ok(out)
+    }
+}
+
+impl Scratch {
+    /// Sets `rows` to the rows of a batch, by key and then by their place in the batch.
+    fn sort(&mut self, batch: &[Write<'_>]) {
+        let Self { rows, keys, .. } = self;
+        rows.clear();
+        keys.clear();
+        for (write, what) in batch.iter().enumerate() {
+            let from = keys.len();
+            let family = match what {
+                Write::Latest { key, .. } | Write::ForgetLatest { key } => {
+                    key.order_into(keys);
+                    Family::Latest
+                }
+                Write::History { key, record } => {
+                    rows::history(key, record.head.own, keys);
+                    Family::History
+                }
+                Write::ForgetHistory { key, version } => {
+                    rows::history(key, *version, keys);
+                    Family::History
+                }
+                Write::Row { table, key, .. } => {
+                    rows::table(*table, key, keys);
+                    Family::Tables
+                }
+            };
+            rows.push(RowOf {
+                family,
+                key: (from, keys.len()),
+                write,
+            });
+        }
+        rows.sort_unstable_by(|a, b| {
+            (a.family, a.key_in(keys), a.write).cmp(&(b.family, b.key_in(keys), b.write))
+        });
+    }
+}
+
+impl RowOf {
+    fn key_in(self, keys: &[u8]) -> &[u8] {
+        &keys[self.key.0..self.key.1]
     }
 }
 
@@ -280,19 +335,6 @@ impl Store for RocksdbStore {
             });
         }
         self.sync().map(drop)
-    }
-}
-
-/// Marks the writes of latest records that a later write of the batch replaces. Few keys that are
-/// put often are what telemetry is, and what is not written costs nothing.
-fn mark_superseded(batch: &[Write<'_>], superseded: &mut Vec<bool>) {
-    superseded.clear();
-    superseded.resize(batch.len(), false);
-    let mut later: HashSet<&str> = HashSet::with_capacity(batch.len());
-    for (write, superseded) in batch.iter().zip(superseded.iter_mut()).rev() {
-        if let Write::Latest { key, .. } | Write::ForgetLatest { key } = write {
-            *superseded = !later.insert(key);
-        }
     }
 }
 
