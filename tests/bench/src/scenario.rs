@@ -201,6 +201,7 @@ impl Bench {
             seconds: client::PATIENCE.as_secs_f64(),
             count: keys as u64,
             declared: false,
+            warm_up: false,
         };
         let mut worker = self.worker(publish.arguments())?;
         worker.wait_line(client::PATIENCE, |line| (line == "ready").then_some(()))?;

@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use zenoh::Session;
 
 use super::{Bench, series};
 use crate::{
@@ -161,6 +162,7 @@ fn measure(bench: &Bench, kind: &Kind, size: usize, mode: Mode) -> Result<Outcom
             seconds: bench.publish_seconds(),
             count: u64::MAX,
             declared: mode == Mode::Declared,
+            warm_up: true,
         })
         .collect();
     let mut workers = plans
@@ -170,6 +172,11 @@ fn measure(bench: &Bench, kind: &Kind, size: usize, mode: Mode) -> Result<Outcom
     for worker in &workers {
         worker.wait_line(DRAIN, |line| (line == "ready").then_some(()))?;
     }
+    let warm_up: Vec<(Share, u64)> = plans
+        .iter()
+        .map(|plan| (plan.share(), plan.share().len() as u64))
+        .collect();
+    wait_taken(kind, &session, &warm_up)?;
     let cpu = router.process.cpu()?;
     let start = Instant::now();
     for worker in &mut workers {
@@ -179,16 +186,12 @@ fn measure(bench: &Bench, kind: &Kind, size: usize, mode: Mode) -> Result<Outcom
         .iter()
         .map(|worker| worker.answer(DRAIN))
         .collect::<Result<Vec<Published>>>()?;
-    let total: u64 = published.iter().map(|published| published.sent).sum();
     let sent: Vec<(Share, u64)> = plans
         .iter()
         .zip(&published)
         .map(|(plan, published)| (plan.share(), published.sent))
         .collect();
-    match kind {
-        Kind::Yardstick(_) | Kind::Counting => client::wait_counted(&session, total, DRAIN)?,
-        _ => client::wait_stored(&session, &sent, DRAIN)?,
-    }
+    wait_taken(kind, &session, &sent)?;
     let elapsed = start.elapsed();
     let cpu = router.process.cpu()? - cpu;
     let resident = router.process.resident()?;
@@ -199,11 +202,23 @@ fn measure(bench: &Bench, kind: &Kind, size: usize, mode: Mode) -> Result<Outcom
         worker.stop(Duration::from_secs(10))?;
     }
     router.stop()?;
-    let samples = total as f64;
+    let samples = (total(&sent) - total(&warm_up)) as f64;
     Ok(Outcome {
         rate: samples / elapsed.as_secs_f64(),
         router_cpu: cpu.as_secs_f64() * 1e6 / samples,
         publisher_cpu: published.iter().map(|published| published.cpu).sum::<f64>() * 1e6 / samples,
         resident: resident as f64,
     })
+}
+
+/// Waits until all samples are counted, or stored and readable.
+fn wait_taken(kind: &Kind, session: &Session, sent: &[(Share, u64)]) -> Result<()> {
+    match kind {
+        Kind::Yardstick(_) | Kind::Counting => client::wait_counted(session, total(sent), DRAIN),
+        _ => client::wait_stored(session, sent, DRAIN),
+    }
+}
+
+fn total(sent: &[(Share, u64)]) -> u64 {
+    sent.iter().map(|(_, sent)| sent).sum()
 }

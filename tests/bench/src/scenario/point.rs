@@ -129,6 +129,7 @@ fn measure(bench: &Bench, router: &Router, busy: bool) -> Result<(Pointed, f64)>
         seconds: seconds + 1.0,
         count: u64::MAX,
         declared: false,
+        warm_up: false,
     };
     let mut publisher = bench.worker(publish.arguments())?;
     publisher.wait_line(client::PATIENCE, |line| (line == "ready").then_some(()))?;

@@ -42,11 +42,15 @@ pub struct Publish {
     /// A declared publisher for each key, instead of puts with the whole key.
     #[arg(long)]
     pub declared: bool,
+    /// One sample on each key before it is ready, so that every route is known on both sides.
+    #[arg(long)]
+    pub warm_up: bool,
 }
 
 /// What was published.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Published {
+    /// All samples, those of the warm-up included.
     pub sent: u64,
     /// From the first put to the return of the last.
     pub seconds: f64,
@@ -81,8 +85,8 @@ impl Publish {
         ] {
             arguments.extend([format!("--{name}"), value]);
         }
-        if self.declared {
-            arguments.push("--declared".to_owned());
+        for (name, wanted) in [("--declared", self.declared), ("--warm-up", self.warm_up)] {
+            arguments.extend(wanted.then(|| name.to_owned()));
         }
         arguments
     }
@@ -124,19 +128,37 @@ impl Publish {
                     .map_err(Error::from_boxed)
             })
             .collect::<Result<Vec<_>>>()?;
+        // Until the router has answered for a key, Zenoh drops what is put on it: with thousands of
+        // keys that takes seconds.
+        for publisher in &publishers {
+            client::poll(
+                client::PATIENCE,
+                "nobody subscribes to a declared key",
+                || {
+                    let status = publisher.matching_status().wait();
+                    Ok(status.map_err(Error::from_boxed)?.matching())
+                },
+            )?;
+        }
         self.drive(|nth, value| publishers[nth].put(value).wait().map_err(Error::from_boxed))
     }
 
-    /// Waits for the word to go, then puts until the time or the count is over.
+    /// Warms up, waits for the word to go, then puts until the time or the count is over.
     fn drive(&self, mut put: impl FnMut(usize, Vec<u8>) -> Result<()>) -> Result<Published> {
         let values = Values::new(self.size);
         let len = self.share().len();
+        let mut sent = 0;
+        if self.warm_up {
+            for nth in 0..len {
+                put(nth, values.make(sent))?;
+                sent += 1;
+            }
+        }
         say("ready")?;
         wait_input()?;
         let limit = Duration::from_secs_f64(self.seconds);
         let cpu = process::own_cpu()?;
         let start = Instant::now();
-        let mut sent = 0;
         let mut nth = 0;
         while sent < self.count && (sent % STRIDE != 0 || start.elapsed() < limit) {
             put(nth, values.make(sent))?;
