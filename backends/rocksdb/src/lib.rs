@@ -27,7 +27,8 @@ use weir_backend_api::{Capability, Durability, Result, Store, StoreSpec, Volume}
 pub struct RocksdbSettings {
     /// Bytes of the block cache that all stores share; indexes and filters live in it too.
     pub cache_bytes: usize,
-    /// Bytes that the unflushed writes of all stores may take before they are flushed early.
+    /// Bytes that the unflushed writes of all stores may take. Beyond, every store flushes what it
+    /// has when it is written to, however little; so allow 16 KiB at least for each store.
     pub buffers_bytes_max: usize,
     /// Bytes of unflushed writes after which a store starts a new buffer and flushes the old one.
     /// Bounds, with the write-ahead log, how long it takes to open a store that was not closed.
@@ -63,7 +64,7 @@ impl Default for RocksdbSettings {
     fn default() -> Self {
         Self {
             cache_bytes: 64 << 20,
-            buffers_bytes_max: 64 << 20,
+            buffers_bytes_max: 128 << 20,
             buffer_bytes: 8 << 20,
             open_files_max: 512,
             reserve_bytes: 64 << 20,

@@ -76,8 +76,9 @@ fn family(table: &BlockBasedOptions, buffer_bytes: usize) -> Options {
     options.set_write_buffer_size(buffer_bytes);
     // One is written, one is flushed, two wait for a slow disk before the writer does.
     options.set_max_write_buffer_number(4);
-    // The default, 1 MiB, is taken by the first row of each family.
-    options.set_arena_block_size(64 << 10);
+    // The default, 1 MiB, is taken by the first row of each family and counts against the budget
+    // of all stores.
+    options.set_arena_block_size(16 << 10);
     options.set_target_file_size_base(32 << 20);
     options.set_max_bytes_for_level_base(64 << 20);
     options.set_compression_type(DBCompressionType::Lz4);
