@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -39,6 +40,8 @@ LIMIT_S = 120
 
 def main() -> int:
     args = arguments()
+    if shutil.which(args.weir) is None:
+        sys.exit(f"there is no program {args.weir}: build it with `make demo`, or name it with --weir")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     log = fleet.read_log(args.log) if args.log.exists() else fleet.invent_log()
     drones = fleet.deal(log, args.drones, min(args.samples, len(log)))
