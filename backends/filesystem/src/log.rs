@@ -41,6 +41,19 @@ pub struct Frames {
     left: u64,
     /// Sequence of the frame read last.
     last: Option<u64>,
+    end: End,
+}
+
+/// How a log ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// With a whole frame.
+    Whole,
+    /// With a frame that is cut off, as a crash leaves it: it was never acknowledged.
+    Torn,
+    /// With a frame of full length that is not what was written: what follows may have been
+    /// acknowledged, and cannot be trusted.
+    Damaged,
 }
 
 /// A write that owns what it writes.
@@ -83,6 +96,7 @@ impl Log {
             input: BufReader::with_capacity(1 << 16, file),
             left: self.bytes,
             last: None,
+            end: End::Whole,
         })
     }
 
@@ -139,9 +153,17 @@ impl Iterator for Frames {
 }
 
 impl Frames {
+    /// How the log ends, once all frames are read.
+    pub const fn end(&self) -> End {
+        self.end
+    }
+
     fn read(&mut self) -> Result<Option<(u64, Vec<Owned>)>> {
         let read = |e| Error::io("cannot read the log", e);
         let Some(left) = self.left.checked_sub(HEADER as u64) else {
+            if self.left > 0 {
+                self.end = End::Torn;
+            }
             return Ok(None);
         };
         let mut header = [0; HEADER];
@@ -149,6 +171,7 @@ impl Frames {
         let (len, hash) = header.split_at(8);
         let (len, hash) = (be_u64(len), be_u64(hash));
         if len < 8 || len > left {
+            self.end = End::Torn;
             return Ok(None);
         }
         let mut body = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
@@ -157,6 +180,7 @@ impl Frames {
         let seq = be_u64(&body[..8]);
         // A frame of an older life of the log, behind the newer ones, does not follow on.
         if xxh3_64(&body) != hash || self.last.is_some_and(|last| seq != last + 1) {
+            self.end = End::Damaged;
             return Ok(None);
         }
         self.last = Some(seq);
@@ -347,7 +371,12 @@ mod tests {
         for cut in 0..=whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let log = Log::open(&path).unwrap();
-            let frames: Vec<_> = log.frames(&path).unwrap().map(Result::unwrap).collect();
+            let mut frames = log.frames(&path).unwrap();
+            let read: Vec<_> = frames.by_ref().map(Result::unwrap).collect();
+            let is_whole = ends.contains(&(cut as u64));
+            let end = if is_whole { End::Whole } else { End::Torn };
+            assert_eq!(frames.end(), end, "cut at {cut}");
+            let frames = read;
             let expected = ends.iter().filter(|end| **end <= cut as u64).count() - 1;
             assert_eq!(frames.len(), expected, "cut at {cut}");
             for (frame, seq) in frames.iter().zip(5..) {
@@ -370,7 +399,9 @@ mod tests {
             bytes[at] ^= 0x10;
             std::fs::write(&path, &bytes).unwrap();
             let log = Log::open(&path).unwrap();
-            assert_eq!(log.frames(&path).unwrap().count(), 0, "flipped at {at}");
+            let mut frames = log.frames(&path).unwrap();
+            assert!(frames.next().is_none(), "flipped at {at}");
+            assert_ne!(frames.end(), End::Whole, "flipped at {at}");
         }
     }
 }

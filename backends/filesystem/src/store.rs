@@ -24,7 +24,7 @@ use crate::{
     change::{LatestChange, table_row, write_row},
     files::{Files, Staged},
     index::{Index, Number, failed},
-    log::{Log, Owned},
+    log::{End, Log, Owned},
     names,
     readers::Readers,
     row::FileId,
@@ -279,16 +279,25 @@ impl Writer {
     /// Makes files and index what the log says, and starts a new log.
     fn recover(&mut self, path: &Path) -> Result<()> {
         let mut batches = 0;
-        for frame in self.log.frames(path)? {
+        let mut frames = self.log.frames(path)?;
+        for frame in &mut frames {
             let (seq, writes) = frame?;
             let batch: Vec<_> = writes.iter().map(Owned::as_write).collect();
             let mut staged = self.stage(seq, &batch)?;
             self.apply(seq, &batch, &mut staged)?;
             batches += 1;
         }
-        if batches > 0 {
+        let end = frames.end();
+        if end == End::Damaged {
+            let kept = path.with_extension("damaged");
+            fs::copy(path, &kept)
+                .map_err(|e| Error::io(format!("cannot keep {}", kept.display()), e))?;
+            let kept = kept.display();
+            tracing::error!(%kept, "the log is damaged: batches at its end are lost");
+        }
+        if batches > 0 || end == End::Torn {
             let path = path.display();
-            tracing::info!(%path, batches, "recovered the store from its log");
+            tracing::info!(%path, batches, ?end, "recovered the store from its log");
         }
         self.checkpoint()
     }

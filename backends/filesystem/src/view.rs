@@ -141,7 +141,15 @@ impl View {
         let Some(path) = names::path_of(key) else {
             return Ok(None);
         };
-        let Some(found) = self.files().read(path).map_err(unreadable)? else {
+        let found = match self.files().read(path) {
+            // Somebody else's, and not for us: it is not the storage's either.
+            Err(error) if held.is_none() && error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(%key, %error, "a file by hand is not served");
+                return Ok(None);
+            }
+            found => found.map_err(unreadable)?,
+        };
+        let Some(found) = found else {
             return Ok(None);
         };
         if self.files().is_behind_link(path).map_err(unreadable)?

@@ -282,6 +282,38 @@ fn a_torn_log_leaves_what_was_before() {
 }
 
 #[test]
+fn a_damaged_log_is_kept_and_what_is_before_the_damage_holds() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("store");
+    prepare_store(&dir);
+    let store = open(&dir);
+    commit_batch(&store);
+    let before = State::of(&store);
+    let log = dir.join(".weir/log");
+    let good = fs::metadata(&log).unwrap().len();
+    let (key, record) = (Key::from("last"), put(9, "nine"));
+    let batch = [Write::Latest {
+        key: &key,
+        record: record.as_ref(),
+    }];
+    let taken = images(&temp.path().join("images"), || {
+        store.commit(&batch, Durability::Written).unwrap();
+    });
+    let (_, image) = taken
+        .iter()
+        .find(|(step, _)| *step == Step::Logged)
+        .unwrap();
+    let log = image.join(".weir/log");
+    let mut bytes = fs::read(&log).unwrap();
+    let at = usize::try_from(good).unwrap() + 40;
+    bytes[at] ^= 4;
+    fs::write(&log, &bytes).unwrap();
+    let store = open(image);
+    assert_eq!(State::of(&store), before);
+    assert_eq!(fs::read(image.join(".weir/log.damaged")).unwrap(), bytes);
+}
+
+#[test]
 fn a_full_log_is_cut() {
     let temp = tempfile::tempdir().unwrap();
     let store = open(temp.path());
