@@ -238,16 +238,19 @@ fn a_crash_at_any_step_leaves_the_whole_batch_or_nothing_of_it() {
         } else {
             &after
         };
+        // The recovery itself crashes, too: once at every kind of step, for every kind of step.
         let root = temp.path().join(format!("third-{number}"));
+        let is_first = steps.iter().position(|other| other == step) == Some(number);
         let mut opened = None;
-        let mut again = images(&root, || opened = Some(open(image)));
-        let store = opened.unwrap();
+        let mut again = Vec::new();
+        if is_first {
+            again = images(&root, || opened = Some(open(image)));
+            again.dedup_by_key(|(step, _)| *step);
+        }
+        let store = opened.unwrap_or_else(|| open(image));
         assert_eq!(&State::of(&store), expected, "crash {number} at {step:?}");
         drop(store);
-        // The recovery itself crashes, too: once at every kind of step, for every kind of step.
-        again.dedup_by_key(|(step, _)| *step);
-        let is_first = steps.iter().position(|other| other == step) == Some(number);
-        for (later, image) in again.into_iter().filter(|_| is_first) {
+        for (later, image) in again {
             let store = open(&image);
             let state = State::of(&store);
             assert_eq!(
@@ -255,7 +258,6 @@ fn a_crash_at_any_step_leaves_the_whole_batch_or_nothing_of_it() {
                 "crash {number} at {step:?}, then at {later:?}"
             );
         }
-        fs::remove_dir_all(root).unwrap();
     }
 }
 
