@@ -43,15 +43,34 @@ def shown(sample):
     }
 
 
+def receipt(replies):
+    """What the one storage on the key answers; nothing if it does not."""
+    for reply in replies:
+        if reply.ok is not None:
+            return json.loads(reply.ok.payload.to_bytes())
+        return {"error": reply.err.payload.to_string()}
+    return {}
+
+
 class Driver:
     def __init__(self, endpoint):
-        config = zenoh.Config()
-        config.insert_json5("mode", '"client"')
-        config.insert_json5("connect/endpoints", json.dumps([endpoint]))
-        config.insert_json5("scouting/multicast/enabled", "false")
-        self.session = zenoh.open(config)
+        self.endpoint = endpoint
+        self.session = self.open()
         self.subscribers = []
         self.samples = []
+
+    def open(self):
+        config = zenoh.Config()
+        config.insert_json5("mode", '"client"')
+        config.insert_json5("connect/endpoints", json.dumps([self.endpoint]))
+        config.insert_json5("scouting/multicast/enabled", "false")
+        return zenoh.open(config)
+
+    def reconnect(self, op):
+        """A new session; the old one's router has died."""
+        self.session.close()
+        self.session = self.open()
+        return {}
 
     def put(self, op):
         given = stamp(op.get("at"))
@@ -74,10 +93,30 @@ class Driver:
         self.session.delete(op["key"], attachment=raw(op.get("attachment")), timestamp=given)
         return {"timestamp": None if given is None else str(given)}
 
+    def acks(self, op):
+        """Acknowledged operations, a few in flight, up to the first that is not acknowledged."""
+        receipts = []
+        for first in range(0, len(op["ops"]), op["width"]):
+            asked = [self.ask(each) for each in op["ops"][first : first + op["width"]]]
+            answers = [receipt(replies) for replies in asked]
+            receipts += answers
+            if not all("admission" in answer for answer in answers):
+                break
+        return {"receipts": receipts}
+
     def get(self, op):
+        found, errors = [], []
+        for reply in self.ask(op):
+            if reply.ok is not None:
+                found.append(shown(reply.ok))
+            else:
+                errors.append(reply.err.payload.to_string())
+        return {"samples": found, "errors": errors}
+
+    def ask(self, op):
         targets = {"all": zenoh.QueryTarget.ALL, "best": zenoh.QueryTarget.BEST_MATCHING}
         modes = {"auto": zenoh.ConsolidationMode.AUTO, "none": zenoh.ConsolidationMode.NONE}
-        replies = self.session.get(
+        return self.session.get(
             op["selector"],
             target=targets[op.get("target", "best")],
             consolidation=modes[op.get("consolidation", "auto")],
@@ -86,13 +125,6 @@ class Driver:
             attachment=raw(op.get("attachment")),
             timeout=op.get("timeout", 20),
         )
-        found, errors = [], []
-        for reply in replies:
-            if reply.ok is not None:
-                found.append(shown(reply.ok))
-            else:
-                errors.append(reply.err.payload.to_string())
-        return {"samples": found, "errors": errors}
 
     def subscribe(self, op):
         take = self.samples.append

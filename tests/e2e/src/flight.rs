@@ -24,7 +24,10 @@ pub fn read(name: &str, limit: usize) -> Option<Vec<Recorded>> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data");
     let path = PathBuf::from(dir).join(name);
     let Ok(file) = std::fs::File::open(&path) else {
-        eprintln!("SKIPPED: the flight log {} is not there", path.display());
+        crate::say(&format!(
+            "SKIPPED: the flight log {} is not there",
+            path.display()
+        ));
         return None;
     };
     let text = zstd::decode_all(file).unwrap();

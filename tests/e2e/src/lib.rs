@@ -6,16 +6,18 @@
 
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stderr,
     reason = "a harness of tests: what fails here fails the test, and says where"
 )]
 
 pub mod cli;
 pub mod flight;
 pub mod http;
+pub mod mortal;
 pub mod process;
 pub mod python;
+pub mod rng;
 pub mod router;
+pub mod say;
 pub mod time;
 pub mod wait;
 
@@ -23,4 +25,5 @@ pub use cli::{Ended, weir, weir_with};
 pub use http::Answer;
 pub use python::{Client, Got, Sample};
 pub use router::Router;
+pub use say::say;
 pub use wait::{PATIENCE, until, until_within};

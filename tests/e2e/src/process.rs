@@ -14,6 +14,8 @@ use std::{
 
 /// How many of its last lines are kept, to be looked into and to be shown when a test fails.
 const KEPT: usize = 2_000;
+/// How much of a line.
+const SHOWN: usize = 600;
 
 /// A running child. Dropping it kills it by its own id.
 #[derive(Debug)]
@@ -131,7 +133,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{}", self.log());
+            crate::say(&self.log());
         }
         // It may have ended by itself.
         let _ = self.child.kill();
@@ -150,7 +152,8 @@ fn read(
             if kept.len() == KEPT {
                 kept.pop_front();
             }
-            kept.push_back(line.clone());
+            // An answer of the client may be megabytes.
+            kept.push_back(line.chars().take(SHOWN).collect());
             drop(kept);
             // Nobody may wait for lines any more.
             let _ = sender.as_ref().map(|sender| sender.send(line));

@@ -136,6 +136,26 @@ impl Client {
         }
     }
 
+    /// Acknowledged operations, each as in [`Client::get_with`], a few in flight, up to the first that
+    /// is not acknowledged; meanwhile something may happen to the router. Gives the receipts: one
+    /// without `admission` acknowledges nothing.
+    #[track_caller]
+    pub fn acks(&mut self, ops: &[Value], meanwhile: impl FnOnce()) -> Vec<Value> {
+        self.tell(&json!({ "op": "acks", "ops": ops, "width": 16 }));
+        meanwhile();
+        let mut answer = self.hear("acks");
+        match answer["receipts"].take() {
+            Value::Array(receipts) => receipts,
+            other => panic!("no receipts: {other}"),
+        }
+    }
+
+    /// Opens a new session in place of one whose router has died.
+    #[track_caller]
+    pub fn reconnect(&mut self) {
+        self.call(&json!({ "op": "reconnect" }));
+    }
+
     /// Starts to receive; what comes is to be had from [`Client::received`].
     #[track_caller]
     pub fn subscribe(&mut self, key: &str) {
@@ -170,12 +190,19 @@ impl Client {
 
     #[track_caller]
     fn call(&mut self, op: &Value) -> Value {
+        self.tell(op);
+        self.hear(op["op"].as_str().unwrap_or_default())
+    }
+
+    #[track_caller]
+    fn tell(&mut self, op: &Value) {
         writeln!(self.stdin, "{op}").expect("the client is there");
-        let line = self
-            .process
-            .wait_line(OPERATION, |line| line.starts_with('{'))
-            .pop()
-            .unwrap();
+    }
+
+    #[track_caller]
+    fn hear(&mut self, op: &str) -> Value {
+        let is_answer = |line: &str| line.starts_with('{');
+        let line = self.process.wait_line(OPERATION, is_answer).pop().unwrap();
         let answer: Value = serde_json::from_str(&line).unwrap();
         assert!(answer.get("exception").is_none(), "{op}: {answer}");
         answer

@@ -5,12 +5,16 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicU16, Ordering::Relaxed},
+    time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{Answer, Client, Ended, PATIENCE, cli, http, process::Process};
+
+/// How long a start may take: hundreds of databases on a busy machine.
+const START: Duration = Duration::from_secs(120);
 
 /// What every configuration that is only about storages begins with.
 const COMMON: &str = r#"
@@ -152,7 +156,7 @@ impl Router {
         let port = self.endpoint.rsplit(':').next().unwrap();
         let mut process = Process::start(&format!("weir:{port}"), &mut command);
         let is_ready = |line: &str| line.starts_with("ready in ") && line.ends_with(" ms");
-        self.greeting = process.wait_line(PATIENCE, is_ready);
+        self.greeting = process.wait_line(START, is_ready);
         self.process = Some(process);
     }
 

@@ -1,0 +1,147 @@
+//! What real robots sent, stored and read back: every sample, byte by byte, under its own timestamp.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use weir_e2e::{
+    Client, Router,
+    flight::{self, Recorded},
+    python::packed,
+    time::hour_ago,
+};
+
+/// Puts that the client is told in one line, some megabytes.
+const AT_ONCE: usize = 4_000;
+
+/// Keys and timestamps with their values.
+type Samples = BTreeMap<(String, String), Vec<u8>>;
+
+/// Puts a recording as one drone's, at the times at which it was recorded; gives what was put.
+fn fly(client: &mut Client, prefix: &str, recording: &[Recorded]) -> Samples {
+    let takeoff = hour_ago();
+    let mut samples = Samples::new();
+    let mut number = 0;
+    for part in recording.chunks(AT_ONCE) {
+        let puts: Vec<Value> = part
+            .iter()
+            .map(|sample| {
+                // Some topics have two samples in a microsecond, which an autopilot counts in: a
+                // nanosecond for each sample before keeps them apart and in order.
+                number += 1;
+                let at = takeoff + sample.at_us * 1_000 + number;
+                json!({
+                    "key": format!("{prefix}/{}", sample.topic),
+                    "value": packed(&sample.value),
+                    "encoding": "application/json",
+                    "at": at,
+                })
+            })
+            .collect();
+        let stamps = client.puts(&puts);
+        for ((sample, put), stamp) in part.iter().zip(&puts).zip(stamps) {
+            let key = put["key"].as_str().unwrap().to_owned();
+            let twice = samples.insert((key, stamp), sample.value.clone().into_bytes());
+            assert!(twice.is_none(), "every sample has a timestamp of its own");
+        }
+    }
+    assert_eq!(samples.len(), recording.len());
+    samples
+}
+
+/// What a selector answers, each as it is stored.
+fn answered(client: &mut Client, selector: &str) -> Samples {
+    let got = client.get(selector);
+    assert_eq!(got.errors, [""; 0], "{selector}");
+    let count = got.samples.len();
+    let samples: Samples = got
+        .samples
+        .into_iter()
+        .map(|sample| {
+            assert_eq!(sample.encoding, "application/json", "{}", sample.key);
+            ((sample.key, sample.timestamp.unwrap()), sample.value)
+        })
+        .collect();
+    assert_eq!(samples.len(), count, "each once");
+    samples
+}
+
+/// Says what differs, not all that is equal.
+#[track_caller]
+fn assert_same(seen: &Samples, expected: &Samples, what: &str) {
+    let missing = expected
+        .iter()
+        .filter(|(key, value)| seen.get(key) != Some(value))
+        .count();
+    let invented = seen
+        .keys()
+        .filter(|key| !expected.contains_key(key))
+        .count();
+    assert_eq!(
+        (missing, invented),
+        (0, 0),
+        "{what}: (missing or changed, invented)"
+    );
+}
+
+/// The latest sample of each key.
+fn latest(samples: &Samples) -> Samples {
+    let mut latest: BTreeMap<&str, (&str, &[u8])> = BTreeMap::new();
+    for ((key, stamp), value) in samples {
+        // All of one id, and as many digits each: the text's order is the time's.
+        let entry = latest.entry(key).or_insert((stamp, value));
+        *entry = (*entry).max((stamp, value));
+    }
+    let own = |(key, (stamp, value)): (&str, (&str, &[u8]))| {
+        ((key.to_owned(), stamp.to_owned()), value.to_vec())
+    };
+    latest.into_iter().map(own).collect()
+}
+
+#[test]
+fn flights_are_stored_and_read_back_bit_by_bit() {
+    let rows = [
+        ("rocksdb", "px4-flight-181s.ndjson.zst", usize::MAX),
+        ("rocksdb", "px4-boot-96-topics.ndjson.zst", usize::MAX),
+        // A file a key, and a log for the versions: slower, so the first seconds of the flight.
+        ("filesystem", "px4-boot-96-topics.ndjson.zst", 4_000),
+    ];
+    for (number, (backend, recording, limit)) in rows.into_iter().enumerate() {
+        let Some(recorded) = flight::read(recording, limit) else {
+            continue;
+        };
+        let mut router = Router::start(&format!(
+            r#"
+            series: {{ key_expr: "series/drone/**", backend: "{backend}", history: "all" }},
+            now: {{ key_expr: "now/drone/**", backend: "{backend}" }},
+            "#
+        ));
+        let mut client = router.python();
+        let series = fly(&mut client, &format!("series/drone/{number}"), &recorded);
+        // The same rows in a store without history: the first seconds show as much as all.
+        let first = &recorded[..recorded.len().min(5_000)];
+        let state = fly(&mut client, &format!("now/drone/{number}"), first);
+        router.wait_decided("series", recorded.len() as u64);
+        router.wait_decided("now", first.len() as u64);
+        let check = |client: &mut Client, when: &str| {
+            let what = format!("{recording} on {backend} {when}");
+            assert_same(
+                &answered(client, "series/drone/**?_time=[..]"),
+                &series,
+                &what,
+            );
+            assert_same(
+                &answered(client, "series/drone/**"),
+                &latest(&series),
+                &what,
+            );
+            assert_same(&answered(client, "now/drone/**"), &latest(&state), &what);
+        };
+        check(&mut client, "after the flight");
+        drop(client);
+        router.kill9();
+        router.restart();
+        check(&mut router.python(), "after a crash");
+    }
+}
