@@ -142,7 +142,16 @@ pub async fn weir_with(args: &[&str], stdin: &[u8]) -> Ended {
 
 /// Starts a command.
 pub fn start(args: &[&str]) -> Child {
-    command(args).stdin(Stdio::null()).spawn().unwrap()
+    start_with(args, Stdio::piped())
+}
+
+/// Starts a command with its standard error going there.
+pub fn start_with(args: &[&str], err: Stdio) -> Child {
+    command(args)
+        .stdin(Stdio::null())
+        .stderr(err)
+        .spawn()
+        .unwrap()
 }
 
 fn command(args: &[&str]) -> Command {
@@ -174,9 +183,18 @@ pub async fn wait_for_line(child: &mut Child, expected: &str) {
 
 /// What Ctrl-C does.
 pub async fn interrupt(child: &Child) {
+    signal("-INT", child).await;
+}
+
+/// What a service manager does.
+pub async fn terminate(child: &Child) {
+    signal("-TERM", child).await;
+}
+
+async fn signal(signal: &str, child: &Child) {
     let pid = child.id().expect("the command has ended").to_string();
     let sent = Command::new("kill")
-        .args(["-INT", &pid])
+        .args([signal, &pid])
         .status()
         .await
         .unwrap();
