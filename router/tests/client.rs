@@ -9,6 +9,10 @@ use zenoh::bytes::{Encoding, ZBytes};
 use zenoh::query::Query;
 use zenoh::sample::SampleKind;
 
+#[path = "client/operate.rs"]
+mod operate;
+#[path = "client/storages.rs"]
+mod storages;
 #[path = "client/support.rs"]
 mod support;
 
