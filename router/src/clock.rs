@@ -56,8 +56,11 @@ impl SharedClock {
     /// If a new ceiling could not be made durable: no stamp is given then.
     pub(crate) fn stamp(&self) -> io::Result<Stamp> {
         let mut clock = self.clock.lock();
+        // Read once: while a disk takes longer to sync than a ceiling reaches ahead, the wall clock
+        // would be above every new ceiling.
+        let wall = wall();
         loop {
-            match clock.stamp(wall()) {
+            match clock.stamp(wall) {
                 Tick::Stamp(stamp) => return Ok(stamp),
                 Tick::NeedsCeiling(ceiling) => {
                     self.save(ceiling)?;

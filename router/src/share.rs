@@ -53,7 +53,9 @@ mod tests {
             vec!["a/0$*/**", "a/1$*/**", "a/2$*/**"],
             vec!["a/*/c", "a/b/*", "x"],
         ];
-        let asked = ["a/**", "a/0", "a/2/x", "a/b/c", "a/1$*/**", "**", "x", "a/z/c"];
+        let asked = [
+            "a/**", "a/0", "a/2/x", "a/b/c", "a/1$*/**", "**", "x", "a/z/c",
+        ];
         for set in sets {
             let declared: Vec<_> = set.iter().map(|text| expr(text)).collect();
             let shares = Share::of(&declared);

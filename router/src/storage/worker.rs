@@ -155,7 +155,6 @@ impl Worker {
             self.batch = batch;
             return false;
         }
-        let now = self.clock.now();
         let mut newest = Stamp::ZERO;
         let mut bytes = 0;
         let received = batch.len() as u64;
@@ -191,6 +190,9 @@ impl Worker {
         self.counters.received_bytes.fetch_add(bytes, Relaxed);
         self.clock.observe(newest);
         self.distribute(offers);
+        // Not before the changes were stamped: that may have waited for the disk, and then our own
+        // stamps would seem to come from the future.
+        let now = self.clock.now();
         for (shard, lot) in self.shards.iter_mut().zip(&mut self.lots) {
             shard.offer(now, lot);
         }
