@@ -25,5 +25,5 @@ pub use cli::{Ended, weir, weir_with};
 pub use http::Answer;
 pub use python::{Client, Got, Sample};
 pub use router::Router;
-pub use say::say;
+pub use say::{say, skip};
 pub use wait::{PATIENCE, until, until_within};

@@ -262,7 +262,7 @@ fn samples(answer: &Value) -> Vec<Sample> {
 }
 
 /// `WEIR_PYTHON`, or the environment in the target directory of this very test.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     if let Some(path) = std::env::var_os("WEIR_PYTHON") {
         return path.into();
     }

@@ -40,9 +40,7 @@ impl SmallDisk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self { dir }),
             refused => {
-                weir_e2e::say(&format!(
-                    "SKIPPED: a tmpfs cannot be mounted here: {refused:?}"
-                ));
+                weir_e2e::skip(&format!("a tmpfs cannot be mounted here: {refused:?}"));
                 None
             }
         }
