@@ -347,10 +347,10 @@ impl Target {
             .max()
             .with_context(|| match &self.storage {
                 Some(name) => {
-                    format!("storage {name} does not take it: is the key below its key_expr?")
+                    format!("storage {name} does not take it: is the key below its key_expr, and is it up?")
                 }
                 None => {
-                    "no storage takes it: is --prefix what the key_expr starts with?".to_owned()
+                    "no storage takes it: is --prefix what a key_expr starts with, and is the router up?".to_owned()
                 }
             })
     }
