@@ -5,6 +5,8 @@
 //! back, the spool goes first. If neither store nor spool can take a batch it stays in the task's
 //! hands, the queue fills, and the publishers feel it: nothing that was accepted is lost (S6).
 
+mod job;
+
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -14,7 +16,7 @@ use parking_lot::RwLock;
 use weir_backend_api::{Durability, Error, ErrorKind, Store, StoreSpec, Volume};
 use weir_core::{
     admission::{Admitter, Rules},
-    change::{Admission, Change, KeptChange, Rejection, Table, WildcardChange, Write},
+    change::{Admission, Change, KeptChange, Rejection, Table, Write},
     health::{Cure, Health},
     key::{Key, KeyRange},
     keyspace::KeySpace,
@@ -22,6 +24,7 @@ use weir_core::{
     view::View,
 };
 
+pub(crate) use self::job::Job;
 use super::{
     counters::Counters,
     offer::{self, Offer, Outcome},
@@ -67,23 +70,6 @@ pub(crate) struct Shard {
 struct Open {
     store: Arc<Box<dyn Store>>,
     admitter: Admitter,
-}
-
-/// Work that takes long and is done between batches.
-#[derive(Clone, Debug)]
-pub(crate) enum Job {
-    /// Fold the wildcard journal into the records of a range.
-    Fold(KeyRange),
-    /// One unstamped delete for each key that a wildcard delete without a stamp matches, among those
-    /// that were held when it came: nothing with a stamp above the ceiling.
-    Expand {
-        /// The row in [`Table::Jobs`] that remembers it.
-        row: Vec<u8>,
-        /// What is deleted.
-        change: WildcardChange,
-        /// The newest stamp that was held.
-        ceiling: Stamp,
-    },
 }
 
 /// What readers share with the task: the store and how to see it. `None` while it is not open.
@@ -650,46 +636,6 @@ impl Shard {
         self.counters
             .failed(format!("{}: spool in {dir}: {error}", self.plan.spec.name));
         tracing::error!(store = self.plan.spec.name, %dir, %error, "the spool failed");
-    }
-}
-
-impl Job {
-    fn expand(change: WildcardChange, ceiling: Stamp) -> Self {
-        let mut row = ceiling.to_bytes().to_vec();
-        row.extend_from_slice(change.expr.as_bytes());
-        Self::Expand {
-            row,
-            change,
-            ceiling,
-        }
-    }
-
-    /// The write that remembers it.
-    fn row(&self) -> Option<Write<'static>> {
-        let Self::Expand { row, change, .. } = self else {
-            return None;
-        };
-        let value = Some(KeptChange::Wildcard(change.clone()).encode());
-        Some(Write::Row {
-            table: Table::Jobs,
-            key: row.clone(),
-            value,
-        })
-    }
-
-    fn decode(row: Vec<u8>, value: Vec<u8>) -> Option<Self> {
-        let ceiling = Stamp::from_bytes(row.get(..Stamp::LEN)?)?;
-        match KeptChange::decode(&value.into())? {
-            KeptChange::Wildcard(change) => Some(Self::Expand {
-                row,
-                change: WildcardChange {
-                    stamp: None,
-                    ..change
-                },
-                ceiling,
-            }),
-            KeptChange::Key(_) => None,
-        }
     }
 }
 

@@ -48,8 +48,18 @@ struct Shape {
 impl Default for Shape {
     fn default() -> Self {
         let day = 86_400 << 32;
-        let upkeep = Upkeep { period: day, lifespan: day, bytes_max: None, versions_max: None };
-        Self { history: History::Latest, shards: 1, upkeep, spool_bytes_max: 1 << 30 }
+        let upkeep = Upkeep {
+            period: day,
+            lifespan: day,
+            bytes_max: None,
+            versions_max: None,
+        };
+        Self {
+            history: History::Latest,
+            shards: 1,
+            upkeep,
+            spool_bytes_max: 1 << 30,
+        }
     }
 }
 
@@ -83,7 +93,10 @@ impl World {
             };
             (name, 1.0, plan)
         };
-        let set = KeySet { patterns: vec![KeyPattern::parse("**").unwrap()], exclude: Vec::new() };
+        let set = KeySet {
+            patterns: vec![KeyPattern::parse("**").unwrap()],
+            exclude: Vec::new(),
+        };
         let plan = Plan {
             name: "tested".to_owned(),
             set,
@@ -97,7 +110,12 @@ impl World {
             shards: (0..shape.shards).map(shard).collect(),
         };
         let storage = Storage::open(plan, Arc::new(clock)).unwrap();
-        Self { storage, faults, start, _dir: dir }
+        Self {
+            storage,
+            faults,
+            start,
+            _dir: dir,
+        }
     }
 
     fn memory() -> Self {
@@ -111,20 +129,35 @@ impl World {
     /// A stamp that many milliseconds after the test's begin.
     fn stamp(&self, millis: i64) -> Option<Stamp> {
         let span = convert::ntp64_span(Duration::from_millis(millis.unsigned_abs()));
-        let time = if millis < 0 { self.start - span } else { self.start + span };
+        let time = if millis < 0 {
+            self.start - span
+        } else {
+            self.start + span
+        };
         Some(Stamp { time, id: [9; 16] })
     }
 
     /// Hands a change over that nobody waits for.
     fn hand(&self, op: KeptChange) {
-        let manners = Manners { block: true, hurry: false, bytes: 1 };
-        let pushed = self.storage.queue.push(Handed::Offer(Offer::silent(op)), manners);
+        let manners = Manners {
+            block: true,
+            hurry: false,
+            bytes: 1,
+        };
+        let pushed = self
+            .storage
+            .queue
+            .push(Handed::Offer(Offer::silent(op)), manners);
         assert_eq!(pushed, Pushed::Queued);
     }
 
     fn put(&self, key: &str, millis: i64, value: &str) {
         let value = Some(Value::bytes(value.as_bytes().to_vec()));
-        self.hand(KeptChange::Key(Change { key: Key::from(key), stamp: self.stamp(millis), value }));
+        self.hand(KeptChange::Key(Change {
+            key: Key::from(key),
+            stamp: self.stamp(millis),
+            value,
+        }));
     }
 
     /// Offers a change and waits for what becomes of it.
@@ -143,8 +176,12 @@ impl World {
     }
 
     fn read(&self) -> Result<BTreeMap<String, String>, String> {
-        self.select(&Selection::default())
-            .map(|found| found.into_iter().map(|(key, value, _)| (key, value)).collect())
+        self.select(&Selection::default()).map(|found| {
+            found
+                .into_iter()
+                .map(|(key, value, _)| (key, value))
+                .collect()
+        })
     }
 
     fn select(&self, selection: &Selection) -> Result<Vec<(String, String, u64)>, String> {
@@ -152,7 +189,11 @@ impl World {
         let all = KeyExpr::try_from("**").unwrap();
         query::run(&self.storage, &all, selection, |sample| {
             let value = String::from_utf8(sample.live.value.payload.to_vec()).unwrap();
-            found.push((sample.key.to_string(), value, sample.live.version.stamp.time));
+            found.push((
+                sample.key.to_string(),
+                value,
+                sample.live.version.stamp.time,
+            ));
             Ok(())
         })?;
         Ok(found)
@@ -162,7 +203,11 @@ impl World {
         let until = Instant::now() + PATIENCE;
         while !holds(self) {
             let last = self.storage.counters.last_error.lock().clone();
-            assert!(Instant::now() < until, "never {what}; {:?}; {last:?}", self.read());
+            assert!(
+                Instant::now() < until,
+                "never {what}; {:?}; {last:?}",
+                self.read()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -180,7 +225,9 @@ fn spool_dir(dir: &Path, index: usize) -> std::path::PathBuf {
 }
 
 fn numbered(range: std::ops::Range<u32>) -> BTreeMap<String, String> {
-    range.map(|number| (format!("k/{number:03}"), number.to_string())).collect()
+    range
+        .map(|number| (format!("k/{number:03}"), number.to_string()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,18 +255,26 @@ async fn what_comes_while_the_store_is_down_is_spooled_and_stored_when_it_is_bac
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_is_told_that_the_store_is_down_and_may_try_again() {
     let world = World::memory();
-    world.faults.at(Operation::Commit, 1, Fault::Error(ErrorKind::Unavailable));
+    world
+        .faults
+        .at(Operation::Commit, 1, Fault::Error(ErrorKind::Unavailable));
     let outcome = world.ask("a", world.stamp(1), Some("x"));
     assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
     world.eventually("up again", |world| world.storage.condition().current);
     let outcome = world.ask("a", world.stamp(1), Some("x"));
-    assert!(matches!(outcome, Outcome::Decided(Admission::Applied(_), _)), "{outcome:?}");
+    assert!(
+        matches!(outcome, Outcome::Decided(Admission::Applied(_), _)),
+        "{outcome:?}"
+    );
     world.storage.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_store_and_spool_are_full_the_queue_fills_and_nothing_is_lost() {
-    let shape = Shape { spool_bytes_max: 0, ..Shape::default() };
+    let shape = Shape {
+        spool_bytes_max: 0,
+        ..Shape::default()
+    };
     let world = Arc::new(World::new(MemoryVolume::new(), shape));
     world.eventually("up", |world| world.storage.condition().current);
     world.faults.set_budget(Some(0));
@@ -235,7 +290,10 @@ async fn when_store_and_spool_are_full_the_queue_fills_and_nothing_is_lost() {
     world.eventually("holding back", |world| {
         !world.storage.condition().current && world.storage.queued() == 64
     });
-    assert!(!publisher.is_finished(), "a publisher that asked to wait waits");
+    assert!(
+        !publisher.is_finished(),
+        "a publisher that asked to wait waits"
+    );
     world.faults.set_budget(None);
     publisher.join().unwrap();
     world.holds(&expected);
@@ -250,19 +308,31 @@ async fn a_commit_in_doubt_is_acknowledged_by_nobody_and_lost_by_nobody() {
         let world = World::rocksdb();
         world.eventually("up", |world| world.storage.condition().current);
         world.put("a", 1, "first");
-        world.eventually("stored", |world| world.read().is_ok_and(|read| read.len() == 1));
-        world.faults.at(Operation::Commit, 1, Fault::Torn { applied });
+        world.eventually("stored", |world| {
+            world.read().is_ok_and(|read| read.len() == 1)
+        });
+        world
+            .faults
+            .at(Operation::Commit, 1, Fault::Torn { applied });
         let outcome = world.ask("b", world.stamp(1), Some("x"));
         assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
         world.eventually("open again", |world| world.storage.condition().current);
-        world.faults.at(Operation::Commit, 1, Fault::Torn { applied });
+        world
+            .faults
+            .at(Operation::Commit, 1, Fault::Torn { applied });
         // Nobody waits for these: they are spooled and offered again. The delete must mean the first
         // value even if the batch had been written.
-        world.hand(KeptChange::Key(Change { key: Key::from("a"), stamp: None, value: None }));
+        world.hand(KeptChange::Key(Change {
+            key: Key::from("a"),
+            stamp: None,
+            value: None,
+        }));
         world.put("a", 2, "second");
         world.eventually("second", |world| {
             world.storage.condition().current
-                && world.read().is_ok_and(|read| read.get("a").is_some_and(|a| a == "second"))
+                && world
+                    .read()
+                    .is_ok_and(|read| read.get("a").is_some_and(|a| a == "second"))
         });
         world.storage.close().await;
     }
@@ -296,10 +366,16 @@ async fn a_crash_of_the_store_at_any_write_loses_nothing() {
 async fn a_query_on_a_broken_store_is_an_error_and_never_empty() {
     let world = World::memory();
     world.put("a", 1, "x");
-    world.eventually("stored", |world| world.read().is_ok_and(|read| read.len() == 1));
-    world.faults.at(Operation::Snapshot, 1, Fault::Error(ErrorKind::Unavailable));
+    world.eventually("stored", |world| {
+        world.read().is_ok_and(|read| read.len() == 1)
+    });
+    world
+        .faults
+        .at(Operation::Snapshot, 1, Fault::Error(ErrorKind::Unavailable));
     assert!(world.read().is_err());
-    world.faults.at(Operation::Scan, 1, Fault::Error(ErrorKind::Corrupt));
+    world
+        .faults
+        .at(Operation::Scan, 1, Fault::Error(ErrorKind::Corrupt));
     assert!(world.read().is_err());
     assert_eq!(world.read().unwrap().len(), 1);
     world.storage.close().await;
@@ -319,15 +395,30 @@ async fn a_wildcard_delete_without_a_stamp_deletes_what_was_there() {
         all
     });
     let expr = OwnedKeyExpr::try_from("k/**").unwrap();
-    world.hand(KeptChange::Wildcard(WildcardChange { expr, stamp: None, value: None }));
+    world.hand(KeptChange::Wildcard(WildcardChange {
+        expr,
+        stamp: None,
+        value: None,
+    }));
     world.put("k/new", 6, "made after it");
     let expected = [("other", "stays"), ("k/new", "made after it")];
-    world.holds(&expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    world.holds(
+        &expected
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    );
     // And what comes late from before it stays deleted.
     world.put("k/000", 4, "late and old");
     let outcome = world.ask("k/001", world.stamp(4), Some("late and old"));
-    assert!(matches!(outcome, Outcome::Decided(Admission::Outdated(_), _)), "{outcome:?}");
-    world.holds(&expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    assert!(
+        matches!(outcome, Outcome::Decided(Admission::Outdated(_), _)),
+        "{outcome:?}"
+    );
+    world.holds(
+        &expected
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    );
     world.storage.close().await;
 }
 
@@ -335,9 +426,14 @@ async fn a_wildcard_delete_without_a_stamp_deletes_what_was_there() {
 async fn a_change_from_the_future_is_parked_and_applied_when_due() {
     let world = World::rocksdb();
     world.put("a", 1, "now");
-    world.eventually("stored", |world| world.read().is_ok_and(|read| read.len() == 1));
+    world.eventually("stored", |world| {
+        world.read().is_ok_and(|read| read.len() == 1)
+    });
     let outcome = world.ask("a", world.stamp(1_500), None);
-    assert!(matches!(outcome, Outcome::Decided(Admission::Parked(_), _)), "{outcome:?}");
+    assert!(
+        matches!(outcome, Outcome::Decided(Admission::Parked(_), _)),
+        "{outcome:?}"
+    );
     assert_eq!(world.read().unwrap().len(), 1, "not yet");
     world.holds(&BTreeMap::new());
     world.storage.close().await;
@@ -345,7 +441,10 @@ async fn a_change_from_the_future_is_parked_and_applied_when_due() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_shards_answer_as_one() {
-    let shape = Shape { shards: 3, ..Shape::default() };
+    let shape = Shape {
+        shards: 3,
+        ..Shape::default()
+    };
     let world = World::new(MemoryVolume::new(), shape);
     let expected = numbered(0..200);
     for (key, value) in &expected {
@@ -359,26 +458,51 @@ async fn several_shards_answer_as_one() {
         .map(|reader| reader.get().unwrap().store.count().unwrap().keys)
         .collect();
     assert!(counts.iter().all(|count| *count > 20), "{counts:?}");
-    let selection = Selection { limit: Some(7), ..Selection::default() };
-    let page: Vec<String> =
-        world.select(&selection).unwrap().into_iter().map(|sample| sample.0).collect();
-    assert!(page.iter().eq(expected.keys().take(7)), "in key order over the shards: {page:?}");
+    let selection = Selection {
+        limit: Some(7),
+        ..Selection::default()
+    };
+    let page: Vec<String> = world
+        .select(&selection)
+        .unwrap()
+        .into_iter()
+        .map(|sample| sample.0)
+        .collect();
+    assert!(
+        page.iter().eq(expected.keys().take(7)),
+        "in key order over the shards: {page:?}"
+    );
     world.storage.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_keeps_the_newest_versions() {
     let second = 1 << 32;
-    let upkeep = Upkeep { period: second, versions_max: Some(3), ..Shape::default().upkeep };
-    let shape = Shape { history: History::All, upkeep, ..Shape::default() };
+    let upkeep = Upkeep {
+        period: second,
+        versions_max: Some(3),
+        ..Shape::default().upkeep
+    };
+    let shape = Shape {
+        history: History::All,
+        upkeep,
+        ..Shape::default()
+    };
     let world = World::new(RocksdbVolume::default(), shape);
     for millis in 0..10 {
         world.put("a", millis, &millis.to_string());
     }
-    let all = Selection { time: Some((0, u64::MAX)), ..Selection::default() };
+    let all = Selection {
+        time: Some((0, u64::MAX)),
+        ..Selection::default()
+    };
     world.eventually("trimmed", |world| {
-        let values: Vec<String> =
-            world.select(&all).unwrap().into_iter().map(|sample| sample.1).collect();
+        let values: Vec<String> = world
+            .select(&all)
+            .unwrap()
+            .into_iter()
+            .map(|sample| sample.1)
+            .collect();
         values == ["7", "8", "9"]
     });
     world.storage.close().await;
@@ -387,8 +511,18 @@ async fn retention_keeps_the_newest_versions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_by_bytes_drops_the_oldest() {
     let second = 1 << 32;
-    let upkeep = Upkeep { period: second, bytes_max: Some(1_000), ..Shape::default().upkeep };
-    let world = World::new(MemoryVolume::new(), Shape { upkeep, ..Shape::default() });
+    let upkeep = Upkeep {
+        period: second,
+        bytes_max: Some(1_000),
+        ..Shape::default().upkeep
+    };
+    let world = World::new(
+        MemoryVolume::new(),
+        Shape {
+            upkeep,
+            ..Shape::default()
+        },
+    );
     let value = "x".repeat(100);
     for number in 0..50 {
         world.put(&format!("k/{number:02}"), number * 10, &value);

@@ -1,1 +1,53 @@
-//! weir-sim.
+//! A seeded simulation of several replicas of a storage: the core that ships, over stores that fail,
+//! fed by gateways with bad clocks through a network that delays, reorders and repeats.
+//!
+//! A seed makes a [`Scenario`], a list of steps; [`run`] plays it. The same seed gives the same trace.
+//! There is no repair between replicas yet: every change reaches every replica in the end, and the
+//! steps by which replicas repair each other will stand beside [`Step::Deliver`].
+
+mod disk;
+pub mod scenario;
+pub mod world;
+
+pub use scenario::{Scenario, Step};
+pub use world::{Coverage, Outcome, run};
+
+/// Plays the scenario of a seed; on a failure says what failed, and the fewest steps that still do.
+///
+/// # Errors
+/// What was violated, with the shrunk scenario and the command that replays it.
+pub fn check(seed: u64) -> Result<Outcome, String> {
+    let scenario = Scenario::new(seed);
+    run(&scenario).map_err(|violation| {
+        let (steps, violation) = shrink(&scenario, violation);
+        let mut report = format!("seed {seed}: {violation}\nreplay: make sim SEED={seed}\n");
+        report.push_str(&format!(
+            "{} replicas, {:?}, steps:\n",
+            steps.replicas, steps.history
+        ));
+        for step in &steps.steps {
+            report.push_str(&format!("  {step:?}\n"));
+        }
+        report
+    })
+}
+
+/// Leaves out steps while it still fails.
+fn shrink(scenario: &Scenario, violation: String) -> (Scenario, String) {
+    let mut best = (scenario.clone(), violation);
+    let mut part = scenario.steps.len().div_ceil(2);
+    while part > 0 {
+        let mut at = 0;
+        while at < best.0.steps.len() {
+            let mut fewer = best.0.clone();
+            let end = (at + part).min(fewer.steps.len());
+            fewer.steps.drain(at..end);
+            match run(&fewer) {
+                Err(violation) => best = (fewer, violation),
+                Ok(_) => at += part,
+            }
+        }
+        part /= 2;
+    }
+    best
+}

@@ -1,0 +1,41 @@
+//! A fixed set of histories and a fresh one.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use weir_sim::{Coverage, check};
+
+#[test]
+fn fixed_seeds_hold_and_reach_every_branch() {
+    let mut coverage = Coverage::default();
+    for seed in 1..=400 {
+        match check(seed) {
+            Ok(outcome) => coverage.add(&outcome.coverage),
+            Err(report) => panic!("{report}"),
+        }
+    }
+    for (name, reached) in coverage.each() {
+        assert!(reached > 0, "{name} was never reached: {coverage:?}");
+    }
+}
+
+#[test]
+fn fresh_seeds_hold() {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    let from = u64::from(since.subsec_nanos()) << 20;
+    println!("seeds from {from}");
+    for seed in from..from + 200 {
+        if let Err(report) = check(seed) {
+            panic!("{report}");
+        }
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_trace_twice() {
+    for seed in 1..20 {
+        let trace = || check(seed).map(|outcome| outcome.trace);
+        assert_eq!(trace(), trace());
+    }
+}
