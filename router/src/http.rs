@@ -78,7 +78,10 @@ async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
 /// What Zenoh counts itself, from its admin space.
 async fn zenoh_metrics(shown: &Shown) -> Option<String> {
     // As text: the handler packs it unless told otherwise.
-    let key = format!("@/{}/router/metrics?compression=false", shown.service.router());
+    let key = format!(
+        "@/{}/router/metrics?compression=false",
+        shown.service.router()
+    );
     let mut replies = shown.bus.get(&key, GetOptions::default()).await.ok()?;
     let reply = replies.next().await?;
     let text = reply

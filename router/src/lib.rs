@@ -1,6 +1,9 @@
 //! The router: composition root, the Zenoh seam, one driver per subsystem, command line, admin.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")
+)]
 
 mod admin;
 mod bench;

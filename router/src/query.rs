@@ -22,9 +22,9 @@ use zenoh::{
 };
 
 pub(crate) use self::acknowledged::name as durability_name;
+use self::scan::Found;
 #[cfg(test)]
 pub(crate) use self::scan::run;
-use self::scan::Found;
 use crate::{convert, storage::Storage};
 
 /// Queries that are answered at once; others wait their turn. They read and send, and mostly wait.
