@@ -15,7 +15,7 @@ use std::{
 /// How many of its last lines are kept, to be looked into and to be shown when a test fails.
 const KEPT: usize = 2_000;
 /// How much of a line.
-const SHOWN: usize = 600;
+const SHOWN: usize = 240;
 
 /// A running child. Dropping it kills it by its own id.
 #[derive(Debug)]

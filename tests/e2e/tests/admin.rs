@@ -6,7 +6,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use weir_e2e::{Router, http, python::packed, time::SECOND};
+use weir_e2e::{
+    Router, http,
+    python::packed,
+    time::{SECOND, rfc3339},
+};
 
 fn start() -> Router {
     Router::start(
@@ -284,6 +288,38 @@ fn a_delete_from_the_future_is_parked_shown_and_purged() {
         assert_eq!(answer, json!({ "purged": 1 }));
         assert_eq!(router.rest_value(&parked).unwrap()["changes"], json!([]));
         client.wait_values(&key, &[&format!("{key}=2")]);
+    }
+}
+
+#[test]
+fn nobody_locks_a_key_with_a_timestamp_from_the_future() {
+    let router = start();
+    let mut client = router.python();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    for storage in ["cache", "disk"] {
+        // A plain put is re-stamped by the first router, before any storage sees it.
+        let key = format!("{storage}/a");
+        let given = client.put_at(&key, "from tomorrow", (now + 86_400) * SECOND);
+        client.wait_values(&key, &[&format!("{key}=from tomorrow")]);
+        assert_ne!(client.get(&key).samples[0].timestamp, Some(given));
+        client.put(&key, "today");
+        client.wait_values(&key, &[&format!("{key}=today")]);
+        // An acknowledged one passes that gate by, and is told that it has to wait.
+        let tomorrow = rfc3339((now + 86_400) * SECOND);
+        let put = [
+            "put",
+            &key,
+            "from tomorrow",
+            "--ack",
+            "--timestamp",
+            &tomorrow,
+        ];
+        let receipt = &router.weir(&put).json()[0];
+        assert_eq!(receipt["admission"], "parked", "{receipt}");
+        client.wait_values(&key, &[&format!("{key}=today")]);
     }
 }
 
