@@ -177,6 +177,8 @@ fn a_get_from_anywhere_answers_the_union_once() {
             })
             .collect();
         client.puts(&puts);
+        // The client is ended here: what a query travels behind has arrived.
+        let _ = client.get(&format!("fleet/drone/{}/probe", SHARDS[index].2));
     }
     let union: Vec<&str> = expected.iter().map(String::as_str).collect();
     for router in &routers {
