@@ -182,7 +182,8 @@ impl Admitter {
             return self.apply(hash, None, version, change, writes);
         };
         if let Some(head) = known {
-            if head.own.stamp == stamp && head.own != version {
+            // A tombstone of the same stamp is how an unstamped delete is made: no accident.
+            if head.own.stamp == stamp && head.own.kind == version.kind && head.own != version {
                 self.ties += 1;
             }
             if version == head.own {
