@@ -319,8 +319,12 @@ impl Shard {
             self.held = held;
         }
         if self.held.is_empty() && !self.health.is_up() {
-            // It was up to this try, and there was nothing to try with: a sync tells.
-            let result = self.open.as_ref().map(|open| open.store.sync());
+            // It was up to this try, and there was nothing to try with: an empty batch tells whether
+            // it takes any, which a full disk does not, and a sync whether the disk takes that.
+            let result = self.open.as_ref().map(|open| {
+                open.store.commit(&[], Durability::Memory)?;
+                open.store.sync()
+            });
             match result {
                 Some(Err(error)) => self.fail(now, &error),
                 Some(Ok(_)) | None => self.health.recovered(),
