@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use weir_e2e::{
     Client, Router, http,
     mortal::{Ledger, Operation},
+    python::packed,
     rng::Rng,
     until_within,
 };
@@ -124,7 +125,13 @@ fn check(backend: &str) {
         "{backend}: {} acknowledged, then: {error}",
         ledger.acknowledged
     ));
-    // It is seen from outside, with the reason, and the router goes on answering.
+    // A plain put cannot be refused: it waits, and while anything waits the router is not ready and
+    // says why, and goes on answering.
+    let waiting = Operation {
+        key: "d/waiting".to_owned(),
+        value: Some(rng.bytes(VALUE_BYTES)),
+    };
+    client.put_with(json!({ "key": waiting.key, "value": waiting.value.as_ref().map(packed) }));
     let status = weir_e2e::until("the status is red", || {
         let status = router.storage("d").unwrap();
         if status["state"] == "up" {
@@ -162,6 +169,16 @@ fn check(backend: &str) {
         put_until_refused(&mut client, &mut ledger, &mut rng, 50),
         None
     );
+    weir_e2e::until("what waited is stored", || {
+        let got = client.get(&waiting.key);
+        let value = got.samples.first().map(|sample| sample.value.clone());
+        if value == waiting.value {
+            Ok(())
+        } else {
+            Err(format!("{:?}", got.errors))
+        }
+    });
+    ledger.record(&waiting, true);
     let all = json!({ "selector": "d/**", "target": "all" });
     ledger.check(&client.get_with(all.clone()), "after the disk was full");
     router.kill9();
@@ -198,7 +215,7 @@ fn puts_that_nobody_can_refuse_wait_in_the_spool_until_there_is_room() {
         let puts: Vec<Value> = (0..50)
             .map(|number| {
                 let (key, value) = (format!("d/{part}/{number}"), rng.bytes(VALUE_BYTES));
-                let put = json!({ "key": key, "value": weir_e2e::python::packed(&value) });
+                let put = json!({ "key": key, "value": packed(&value) });
                 expected.insert(key, value);
                 put
             })
