@@ -84,13 +84,20 @@ impl Flag {
 
 /// Variables with our prefix that are no settings.
 ///
-/// `weir` itself reads them as defaults of flags.
-pub const RESERVED_VARIABLES: [&str; 5] = [
+/// `weir` itself reads the first as defaults of flags; the others tell the project's tests and
+/// benchmarks where things are, and a router that they start must not wonder about them.
+pub const RESERVED_VARIABLES: [&str; 11] = [
     "WEIR_CONFIG",
     "WEIR_LOG",
     "WEIR_LOG_FORMAT",
     "WEIR_ENDPOINT",
     "WEIR_COLOR",
+    "WEIR_BIN",
+    "WEIR_PYTHON",
+    "WEIR_SKIPPED",
+    "WEIR_SEED",
+    "WEIR_BENCH_STOCK",
+    "WEIR_TEST_SILENCE_MAX_S",
 ];
 
 const PREFIX: &str = "WEIR_";

@@ -37,10 +37,15 @@ type Test = fn(&mut Site);
 /// The tests that find a flaw.
 fn check(flaw: Flaw, tests: &[(&str, Test)]) {
     for (name, test) in tests {
-        let verdict = catch_unwind(AssertUnwindSafe(|| {
-            run(move |_: &Path| Disk::new(Some(flaw)), test);
-        }));
-        assert!(verdict.is_err(), "{name} passes in spite of {flaw:?}");
+        let finds = || {
+            let verdict = catch_unwind(AssertUnwindSafe(|| {
+                run(move |_: &Path| Disk::new(Some(flaw)), test);
+            }));
+            verdict.is_err()
+        };
+        // A test that draws its cases at random may miss a flaw in one draw, hardly in ten.
+        let found = (0..10).any(|_| finds());
+        assert!(found, "{name} passes in spite of {flaw:?}");
     }
 }
 
