@@ -77,6 +77,8 @@ pub struct Admitter {
     newest: Version,
     newest_at_begin: Version,
     newest_sealed: Version,
+    /// [`Admitter::newest_sealed`] as it was when the batch began.
+    sealed_at_begin: Version,
     horizon: Version,
     folded_through: Version,
     floor: u64,
@@ -114,6 +116,7 @@ impl Admitter {
             newest: memory.newest,
             newest_at_begin: memory.newest,
             newest_sealed: memory.newest,
+            sealed_at_begin: memory.newest,
             horizon: memory.horizon,
             folded_through: memory.folded_through,
             floor: memory.floor,
@@ -139,6 +142,7 @@ impl Admitter {
     pub fn begin(&mut self) {
         self.cache.rotate();
         self.newest_at_begin = self.newest;
+        self.sealed_at_begin = self.newest_sealed;
         self.journal_before = None;
     }
 
@@ -275,7 +279,7 @@ impl Admitter {
         }
         // `newest` may stay too high, which costs reads and nothing else; but it must be written
         // with the next batch that is committed.
-        self.newest_sealed = self.newest_at_begin;
+        self.newest_sealed = self.sealed_at_begin;
         self.garbage_sealed = None;
     }
 

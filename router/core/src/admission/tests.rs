@@ -478,3 +478,25 @@ fn an_aborted_batch_has_taught_nothing() {
     assert_eq!(shard.state(), model(&[put("a", 5, "x")]));
     assert_eq!(shard.offer(&Op::Key(change)).name(), "applied");
 }
+
+/// Found by the conformance suite: after two failures in a row the mark of the newest version was
+/// taken for written, and after a restart an older put overwrote a tombstone unread.
+#[test]
+fn what_failed_twice_is_remembered_over_a_restart() {
+    let mut shard = Shard::new(History::Latest);
+    let Op::Key(change) = delete("a", stamp(7, 0)) else {
+        unreachable!()
+    };
+    for _ in 0..2 {
+        let mut writes = Vec::new();
+        shard.admitter.begin();
+        shard.admitter.learn(&change.key, None);
+        shard.admitter.admit(NOW, &change, false, &mut writes);
+        shard.admitter.seal(&mut writes);
+        drop(writes);
+        shard.admitter.abort();
+    }
+    assert_eq!(shard.offer(&Op::Key(change)).name(), "applied");
+    shard.restart();
+    assert_eq!(shard.offer(&put("a", 1, "x")).name(), "outdated");
+}
