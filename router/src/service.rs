@@ -379,14 +379,21 @@ impl Service {
         result
     }
 
+    /// Closes a storage; it is known until it answers no more.
     async fn remove(&self, name: &str) -> Result<()> {
-        let entry = self.state.write().storages.remove(name);
-        let Some(entry) = entry else { return Ok(()) };
-        if let Some(open) = entry.open {
+        let (open, settings) = {
+            let mut state = self.state.write();
+            let Some(entry) = state.storages.get_mut(name) else {
+                return Ok(());
+            };
+            (entry.open.take(), entry.settings.clone())
+        };
+        if let Some(open) = open {
             open.close().await;
         }
-        if entry.settings.on_closure == OnClosure::Destroy {
-            let plan = self.engines.plan(&entry.settings)?;
+        self.state.write().storages.remove(name);
+        if settings.on_closure == OnClosure::Destroy {
+            let plan = self.engines.plan(&settings)?;
             tokio::task::spawn_blocking(move || {
                 for (_, _, mut shard) in plan.shards {
                     shard.spec.destroy_on_close = true;
