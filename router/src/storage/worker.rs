@@ -454,7 +454,7 @@ fn token(key: &Key) -> u64 {
 }
 
 impl Job {
-    /// Whether the job concerns this worker's shard at all.
+    /// What logs call it.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Fold(_) => "fold",
