@@ -30,7 +30,7 @@ use zenoh::{key_expr::keyexpr, qos::CongestionControl, sample::Sample};
 pub(crate) use self::worker::{Aside, Condition, Upkeep};
 use self::{
     counters::Counters,
-    offer::{Ack, Offer},
+    offer::{Ack, Offer, PRIORITY_DATA},
     queue::{Manners, Pushed, Queue},
     shard::{Shard, SharedReader},
     worker::{Handed, Intake, Retained, Worker},
@@ -219,6 +219,7 @@ impl Storage {
         match self.queue.push(
             Handed::Offer(Offer {
                 op,
+                priority: PRIORITY_DATA,
                 ack: Some(waiter),
             }),
             manners,

@@ -2,6 +2,7 @@
 //! samples live. No task, no network, no clock, no file: time, chance and identity are arguments.
 
 pub mod admission;
+pub mod backlog;
 mod cache;
 pub mod change;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod keyspace;
 pub mod pattern;
 pub mod placement;
 pub mod record;
+pub mod resolution;
 pub mod selection;
 pub mod value;
 pub mod version;

@@ -3,19 +3,21 @@
 //! [`Route`] is the seam: the native rule answers it here, a policy answers it instead where one is
 //! bound. Both answer in [`Destination`]s, and [`Ring::place`] turns those into shards.
 
-use crate::key::Key;
+use crate::{key::Key, value::Value, version::Stamp};
 
-/// What is asked about a sample: scalars, with the key beside them.
+/// A sample, as those see it that decide where it goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Description<'a> {
     /// The key, relative to the storage's prefix.
     pub key: &'a Key,
-    /// A hash of the key that is the same on every router and in every version.
+    /// A hash of that key that is the same on every router and in every version.
     pub key_hash: u64,
-    /// Bytes of the payload.
-    pub payload_size: u32,
-    /// Whether it deletes.
-    pub is_delete: bool,
+    /// When and by whom it was stamped; only a delete may lack it.
+    pub stamp: Option<Stamp>,
+    /// What it puts; nothing if it deletes.
+    pub value: Option<&'a Value>,
+    /// Zenoh's priority: 1 (real time) to 7 (background).
+    pub priority: u8,
 }
 
 /// An answer to a [`Description`].
@@ -141,8 +143,9 @@ mod tests {
             .map(|key| Description {
                 key,
                 key_hash: 9,
-                payload_size: 0,
-                is_delete: false,
+                stamp: None,
+                value: None,
+                priority: 5,
             })
             .collect();
         let mut out = Vec::new();

@@ -7,10 +7,15 @@ use weir_core::{
     version::Stamp,
 };
 
+/// Zenoh's default priority: what a change has that did not come as a sample.
+pub(crate) const PRIORITY_DATA: u8 = 5;
+
 /// A change on its way into a storage.
 pub(crate) struct Offer {
     /// What is to change.
     pub op: KeptChange,
+    /// The sample's priority, as Zenoh numbers it.
+    pub priority: u8,
     /// Who waits for the outcome, if anybody does.
     pub ack: Option<Ack>,
 }
@@ -35,7 +40,11 @@ pub(crate) enum Outcome {
 impl Offer {
     /// A change that nobody waits for.
     pub(crate) const fn silent(op: KeptChange) -> Self {
-        Self { op, ack: None }
+        Self {
+            op,
+            priority: PRIORITY_DATA,
+            ack: None,
+        }
     }
 
     /// Tells whoever waits.

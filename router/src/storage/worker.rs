@@ -163,7 +163,10 @@ impl Worker {
         for handed in batch.drain(..) {
             let mut offer = match handed {
                 Handed::Sample(sample) => match self.intake.read(&sample) {
-                    Some(op) => Offer::silent(op),
+                    Some(op) => Offer {
+                        priority: sample.priority() as u8,
+                        ..Offer::silent(op)
+                    },
                     None => {
                         self.counters.foreign.fetch_add(1, Relaxed);
                         continue;
@@ -332,7 +335,7 @@ impl Worker {
             let descriptions: Vec<Description<'_>> = offers
                 .iter()
                 .filter_map(|offer| match &offer.op {
-                    KeptChange::Key(change) => Some(describe(change)),
+                    KeptChange::Key(change) => Some(describe(change, offer.priority)),
                     KeptChange::Wildcard(_) => None,
                 })
                 .collect();
@@ -439,13 +442,13 @@ impl Intake {
     }
 }
 
-fn describe(change: &Change) -> Description<'_> {
-    let size = change.value.as_ref().map_or(0, |value| value.payload.len());
+fn describe(change: &Change, priority: u8) -> Description<'_> {
     Description {
         key: &change.key,
         key_hash: token(&change.key),
-        payload_size: u32::try_from(size).unwrap_or(u32::MAX),
-        is_delete: change.value.is_none(),
+        stamp: change.stamp,
+        value: change.value.as_ref(),
+        priority,
     }
 }
 
