@@ -16,6 +16,7 @@ pub mod record;
 pub mod resolution;
 pub mod selection;
 pub mod value;
+pub mod vector;
 pub mod version;
 pub mod view;
 pub mod wildcard;
