@@ -83,12 +83,21 @@ const RULES: &[Rule] = &[
         why: "examples are users",
     },
     Rule {
+        folder: "policies",
+        workspace: &["weir-policy-sdk"],
+        never: GUESTS_NEVER,
+        why: "a guest knows the policy interface alone",
+    },
+    Rule {
         folder: "policies/*",
-        workspace: &["weir-guest*", "weir-sdk*"],
-        never: &["zenoh", "tokio", "wasmtime", "rocksdb"],
+        workspace: &["weir-policy-sdk"],
+        never: GUESTS_NEVER,
         why: "a guest knows the policy interface alone",
     },
 ];
+
+/// What no guest can use.
+const GUESTS_NEVER: &[&str] = &["zenoh", "tokio", "wasmtime", "rocksdb"];
 
 /// Crates that act: they wait, read files, open sockets, start threads or compile code.
 const ACTS: &[&str] = &[
