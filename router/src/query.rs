@@ -137,7 +137,47 @@ fn refuse(storage: &Storage, query: &Query, refusal: &str) {
     }
 }
 
-/// Whether a full key lies in what a query asks for.
-fn is_asked(asked: &keyexpr, key: &keyexpr) -> bool {
-    asked.intersects(key)
+/// What a query asks for, to be held against key after key.
+struct Asked<'a> {
+    expr: &'a keyexpr,
+    /// What comes before the `/**` of an expression that asks for all keys under a plain one.
+    under: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    fn new(expr: &'a keyexpr) -> Self {
+        let under = expr.as_str().strip_suffix("**");
+        let under = under.filter(|under| !under.contains('*'));
+        Self { expr, under }
+    }
+
+    /// Whether a full key lies in it.
+    fn has(&self, key: &keyexpr) -> bool {
+        // The usual question. A chunk that begins with `@` is only found by its name.
+        let under = self
+            .under
+            .and_then(|under| key.as_str().strip_prefix(under));
+        under.is_some_and(|rest| !rest.contains('@')) || self.expr.intersects(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_way_says_what_zenoh_says() {
+        let exprs = [
+            "**", "a/**", "a/b/**", "@a/**", "a/*/**", "a$*/**", "a/b", "a/@b/**",
+        ];
+        let keys = [
+            "a", "a/b", "ab", "ab/c", "a/b/c", "@a/b", "a/@b", "a/@b/c", "a/b@c", "b", "a/b/@c",
+        ];
+        for expr in exprs.map(|expr| keyexpr::new(expr).unwrap()) {
+            let asked = Asked::new(expr);
+            for key in keys.map(|key| keyexpr::new(key).unwrap()) {
+                assert_eq!(asked.has(key), expr.intersects(key), "{expr} {key}");
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod counters;
 mod jobs;
 pub(crate) mod offer;
+mod packed;
 mod queue;
 pub(crate) mod shard;
 mod spool;
@@ -31,7 +32,8 @@ pub(crate) use self::worker::{Aside, Condition, Upkeep};
 use self::{
     counters::Counters,
     offer::{Ack, Offer, PRIORITY_DATA},
-    queue::{Manners, Pushed, Queue},
+    packed::Packed,
+    queue::{Batch, Manners, Pushed, Queue},
     shard::{Shard, SharedReader},
     worker::{Handed, Intake, Retained, Worker},
 };
@@ -145,7 +147,8 @@ impl Storage {
             },
             lots: shards.iter().map(|_| Vec::new()).collect(),
             retained: vec![Retained::default(); shards.len()],
-            batch: Vec::new(),
+            batch: Batch::default(),
+            offers: Vec::new(),
             shards,
             ring,
             route: Box::new(ByChunk {
@@ -183,7 +186,13 @@ impl Storage {
             hurry: false,
             bytes: sample.payload().len(),
         };
-        if self.queue.push(Handed::Sample(sample), manners) == Pushed::Dropped {
+        let pushed = if Packed::fits(&sample) {
+            let pack = |arena: &mut _| Handed::Packed(Packed::new(&sample, arena));
+            self.queue.push_with(manners, pack)
+        } else {
+            self.queue.push(Handed::Sample(Box::new(sample)), manners)
+        };
+        if pushed == Pushed::Dropped {
             self.counters.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -217,11 +226,11 @@ impl Storage {
             bytes,
         };
         match self.queue.push(
-            Handed::Offer(Offer {
+            Handed::Offer(Box::new(Offer {
                 op,
                 priority: PRIORITY_DATA,
                 ack: Some(waiter),
-            }),
+            })),
             manners,
         ) {
             Pushed::Queued => Ok(()),

@@ -169,9 +169,16 @@ impl Admitter {
         writes: &mut Vec<Write<'a>>,
     ) -> Admission {
         let hash = change.key.hash128();
-        let held = self.cache.get(hash);
         let Some(stamp) = change.stamp else {
-            return self.admit_unstamped(hash, held.flatten(), change, writes);
+            let held = self.cache.get(hash).flatten();
+            return self.admit_unstamped(hash, held, change, writes);
+        };
+        // The usual case by far, and looking it up is the dearest part of judging it.
+        let is_newest = stamp > self.newest.stamp;
+        let held = if is_newest {
+            None
+        } else {
+            self.cache.get(hash)
         };
         if stamp.time < self.floor_at(now) {
             return Admission::Rejected(Rejection::Expired);

@@ -6,6 +6,7 @@
 
 use std::{fmt, ops::Deref};
 
+use bytestring::ByteString;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// What `/` becomes in ordered form. The byte below it, 0, ends a key where something follows it
@@ -14,9 +15,10 @@ const SEPARATOR: u8 = 1;
 /// Introduces the three bytes that ordered form uses itself, for keys that hold them.
 const ESCAPE: u8 = 2;
 
-/// A plain key, relative to the storage's `strip_prefix`.
+/// A plain key, relative to the storage's `strip_prefix`. May share its text with the other keys of
+/// the batch that it came in; a clone shares it too.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Key(Box<str>);
+pub struct Key(ByteString);
 
 /// A range of keys in ordered form: from `from` (inclusive) to `to` (exclusive; `None` is the end).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -36,8 +38,17 @@ impl Key {
 
     /// A key from its text.
     #[must_use]
-    pub fn new(text: impl Into<Box<str>>) -> Self {
+    pub fn new(text: impl Into<ByteString>) -> Self {
         Self(text.into())
+    }
+
+    /// A part of this key's text as a key of its own, sharing it.
+    ///
+    /// # Panics
+    /// If `part` is not a part of this key's own text: a bug of the caller.
+    #[must_use]
+    pub fn part(&self, part: &str) -> Self {
+        Self(self.0.slice_ref(part))
     }
 
     /// Appends the ordered form to `out`. It never holds the byte 0.

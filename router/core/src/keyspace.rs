@@ -37,14 +37,24 @@ impl KeySpace {
     /// The stored key of a plain key; `None` if it does not lie under the prefix.
     #[must_use]
     pub fn relative(&self, full: &str) -> Option<Key> {
+        self.rest(full).map(Key::from)
+    }
+
+    /// [`KeySpace::relative`] for a key that is at hand as one; copies nothing.
+    #[must_use]
+    pub fn strip(&self, full: Key) -> Option<Key> {
+        if self.prefix.is_none() {
+            return Some(full);
+        }
+        self.rest(&full).map(|rest| full.part(rest))
+    }
+
+    fn rest<'a>(&self, full: &'a str) -> Option<&'a str> {
         let Some(prefix) = &self.prefix else {
-            return Some(Key::from(full));
+            return Some(full);
         };
         let rest = full.strip_prefix(prefix.as_str())?;
-        match rest.strip_prefix('/') {
-            Some(rest) => Some(Key::from(rest)),
-            None => rest.is_empty().then(Key::root),
-        }
+        rest.strip_prefix('/').or(rest.is_empty().then_some(rest))
     }
 
     /// Writes the full key of a stored one into `out` and returns it as a key expression; `None`
@@ -108,6 +118,7 @@ mod tests {
             let space = space(prefix);
             let key = space.relative(full);
             assert_eq!(key.as_deref(), stored, "{full} under `{prefix}`");
+            assert_eq!(space.strip(Key::from(full)), key);
             if let Some(key) = key {
                 let mut out = String::new();
                 assert_eq!(

@@ -14,7 +14,7 @@ use weir_core::{
 };
 use zenoh::key_expr::keyexpr;
 
-use super::{Refusal, is_asked, merge::Merge};
+use super::{Asked, Refusal, merge::Merge};
 use crate::storage::{
     Storage,
     shard::{Reader, SharedReader},
@@ -27,6 +27,19 @@ pub(crate) struct Found<'a> {
     /// Version and value.
     pub live: &'a Live,
 }
+
+/// A row of a scan that is asked for.
+struct Hit<'a> {
+    /// The stored key.
+    key: &'a Key,
+    /// The full one.
+    full: &'a keyexpr,
+    /// Version and value.
+    live: &'a Live,
+}
+
+/// Takes the rows of a scan while it answers `Ok(true)`.
+type Visit<'a> = &'a mut dyn FnMut(Hit<'_>) -> Result<bool, Refusal>;
 
 /// Finds what is asked and calls `send` for each sample in order, while it answers `Ok`.
 pub(crate) fn run(
@@ -47,25 +60,17 @@ pub(crate) fn run(
     match selection.order {
         Order::Key | Order::KeyDescending => {
             let mut left = selection.limit.unwrap_or(usize::MAX);
-            let mut full = String::new();
             let range = page(storage, selection, range);
-            each(
-                &readers,
-                asked,
-                selection,
-                is_series,
-                &range,
-                &mut |key, live| {
-                    if is_before_cursor(storage, selection, key, live, is_series) {
-                        return Ok(true);
-                    }
-                    if let Some(key) = storage.space.full(key, &mut full) {
-                        send(Found { key, live })?;
-                        left -= 1;
-                    }
-                    Ok(left > 0)
-                },
-            )
+            each(&readers, asked, selection, is_series, &range, &mut |row| {
+                if !is_before_cursor(selection, &row, is_series) {
+                    send(Found {
+                        key: row.full,
+                        live: row.live,
+                    })?;
+                    left -= 1;
+                }
+                Ok(left > 0)
+            })
         }
         Order::Time | Order::TimeDescending => {
             for (key, live) in
@@ -170,26 +175,20 @@ fn page(storage: &Storage, selection: &Selection, range: KeyRange) -> KeyRange {
 }
 
 /// Whether a version of the cursor's own key was on the page before.
-fn is_before_cursor(
-    storage: &Storage,
-    selection: &Selection,
-    key: &Key,
-    live: &Live,
-    is_series: bool,
-) -> bool {
+fn is_before_cursor(selection: &Selection, hit: &Hit<'_>, is_series: bool) -> bool {
     let Some(cursor) = &selection.cursor else {
         return false;
     };
     let Some(stamp) = cursor.stamp else {
         return false;
     };
-    if storage.space.relative(&cursor.key).as_ref() != Some(key) {
+    if *cursor.key != *hit.full.as_str() {
         return false;
     }
     match selection.order {
         _ if !is_series => true,
-        Order::KeyDescending => live.version.stamp >= stamp,
-        _ => live.version.stamp <= stamp,
+        Order::KeyDescending => hit.live.version.stamp >= stamp,
+        _ => hit.live.version.stamp <= stamp,
     }
 }
 
@@ -200,7 +199,7 @@ fn each(
     selection: &Selection,
     is_series: bool,
     range: &KeyRange,
-    visit: &mut dyn FnMut(&Key, &Live) -> Result<bool, Refusal>,
+    visit: Visit<'_>,
 ) -> Result<(), Refusal> {
     let snapshots = readers
         .iter()
@@ -212,6 +211,7 @@ fn each(
     };
     let mut view = reader.view.clone();
     view.journal = Arc::new(view.journal.about(asked));
+    let asked = &Asked::new(asked);
     let direction = match selection.order {
         Order::KeyDescending => Direction::Backward,
         Order::Key | Order::Time | Order::TimeDescending => Direction::Forward,
@@ -227,11 +227,11 @@ fn each(
 fn latest(
     snapshots: &[Box<dyn Snapshot + '_>],
     view: &View,
-    asked: &keyexpr,
+    asked: &Asked<'_>,
     selection: &Selection,
     range: &KeyRange,
     direction: Direction,
-    visit: &mut dyn FnMut(&Key, &Live) -> Result<bool, Refusal>,
+    visit: Visit<'_>,
 ) -> Result<(), Refusal> {
     let rows = snapshots
         .iter()
@@ -254,17 +254,19 @@ fn latest(
                 record = other;
             }
         }
-        if !view
-            .space
-            .full(&key, &mut full)
-            .is_some_and(|full| is_asked(asked, full))
-        {
+        let full = view.space.full(&key, &mut full);
+        let Some(full) = full.filter(|full| asked.has(full)) else {
             continue;
-        }
+        };
         let Some(live) = view.live(&key, record, &mut scratch) else {
             continue;
         };
-        if selection.in_time(live.version.stamp) && !visit(&key, &live)? {
+        let hit = Hit {
+            key: &key,
+            full,
+            live: &live,
+        };
+        if selection.in_time(live.version.stamp) && !visit(hit)? {
             break;
         }
     }
@@ -275,11 +277,11 @@ fn latest(
 fn series(
     snapshots: &[Box<dyn Snapshot + '_>],
     view: &View,
-    asked: &keyexpr,
+    asked: &Asked<'_>,
     selection: &Selection,
     range: &KeyRange,
     direction: Direction,
-    visit: &mut dyn FnMut(&Key, &Live) -> Result<bool, Refusal>,
+    visit: Visit<'_>,
 ) -> Result<(), Refusal> {
     let (from, to) = selection.time.unwrap_or((0, u64::MAX));
     let from = from.max(view.floor);
@@ -314,10 +316,8 @@ fn series(
     let mut full = String::new();
     while let Some(row) = rows.next() {
         let (key, record) = row.map_err(|error| error.to_string())?;
-        let asked_for = view
-            .space
-            .full(&key, &mut full)
-            .is_some_and(|full| is_asked(asked, full));
+        let full = view.space.full(&key, &mut full);
+        let full = full.filter(|full| asked.has(full));
         if !virtual_rows {
             let version = record.head.own;
             // The same version on two shards is one sample.
@@ -327,10 +327,17 @@ fn series(
                 )
                 .is_some()
             {}
-            let Some(value) = record.value.filter(|_| asked_for && in_time(version)) else {
+            let value = record.value.filter(|_| in_time(version));
+            let (Some(full), Some(value)) = (full, value) else {
                 continue;
             };
-            if !visit(&key, &Live { version, value })? {
+            let live = Live { version, value };
+            let hit = Hit {
+                key: &key,
+                full,
+                live: &live,
+            };
+            if !visit(hit)? {
                 return Ok(());
             }
             continue;
@@ -341,15 +348,18 @@ fn series(
         {
             own.push(next);
         }
-        if !asked_for {
-            continue;
-        }
+        let Some(full) = full else { continue };
         let mut line = view.timeline(&key, own);
         if direction == Direction::Backward {
             line.reverse();
         }
         for live in line.iter().filter(|live| in_time(live.version)) {
-            if !visit(&key, live)? {
+            let hit = Hit {
+                key: &key,
+                full,
+                live,
+            };
+            if !visit(hit)? {
                 return Ok(());
             }
         }
@@ -375,35 +385,29 @@ fn first_in_time(
         ))
     });
     let mut first: BTreeMap<(Stamp, Vec<u8>, Version), (Key, Live)> = BTreeMap::new();
-    each(
-        readers,
-        asked,
-        selection,
-        is_series,
-        range,
-        &mut |key, live| {
-            let place = (live.version.stamp, key.ordered(), live.version);
-            let is_behind = cursor.as_ref().is_none_or(|(stamp, at)| {
-                let (here, there) = ((place.0, &place.1), (*stamp, at));
-                if descending {
-                    here < there
-                } else {
-                    here > there
-                }
-            });
-            if is_behind {
-                first.insert(place, (key.clone(), live.clone()));
-                if first.len() > limit {
-                    let _ = if descending {
-                        first.pop_first()
-                    } else {
-                        first.pop_last()
-                    };
-                }
+    each(readers, asked, selection, is_series, range, &mut |hit| {
+        let Hit { key, live, .. } = hit;
+        let place = (live.version.stamp, key.ordered(), live.version);
+        let is_behind = cursor.as_ref().is_none_or(|(stamp, at)| {
+            let (here, there) = ((place.0, &place.1), (*stamp, at));
+            if descending {
+                here < there
+            } else {
+                here > there
             }
-            Ok(true)
-        },
-    )?;
+        });
+        if is_behind {
+            first.insert(place, (key.clone(), live.clone()));
+            if first.len() > limit {
+                let _ = if descending {
+                    first.pop_first()
+                } else {
+                    first.pop_last()
+                };
+            }
+        }
+        Ok(true)
+    })?;
     let mut found: Vec<_> = first.into_values().collect();
     if descending {
         found.reverse();

@@ -3,6 +3,8 @@
 //! A receive thread only hands over. When the queue is full it waits if the sample asked for blocking
 //! congestion control, so that back-pressure reaches the publisher; other samples are dropped and
 //! counted. The wait cannot deadlock: whoever empties the queue never waits for the network.
+//!
+//! Items may keep parts of themselves in the queue's [`Arena`], in the order in which they are pushed.
 
 use std::{
     mem,
@@ -11,6 +13,8 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
+
+use super::packed::Arena;
 
 /// Bytes of payload that may wait in a queue, whatever their number: a burst of camera images must
 /// not take the router's memory.
@@ -25,8 +29,16 @@ pub(crate) struct Queue<T> {
     items_max: usize,
 }
 
+/// What was in the queue at one moment.
+pub(crate) struct Batch<T> {
+    /// The items, in order.
+    pub items: Vec<T>,
+    /// What they keep there.
+    pub arena: Arena,
+}
+
 struct State<T> {
-    items: Vec<T>,
+    batch: Batch<T>,
     bytes: usize,
     /// How many receive threads wait for space.
     waiting: usize,
@@ -60,7 +72,7 @@ pub(crate) struct Manners {
 impl<T> Queue<T> {
     pub(crate) fn new(items_max: usize) -> Self {
         let state = State {
-            items: Vec::new(),
+            batch: Batch::default(),
             bytes: 0,
             waiting: 0,
             hurried: false,
@@ -78,6 +90,12 @@ impl<T> Queue<T> {
 
     /// Hands an item over. Blocks the calling thread while the queue is full and `manners.block`.
     pub(crate) fn push(&self, item: T, manners: Manners) -> Pushed {
+        self.push_with(manners, |_| item)
+    }
+
+    /// [`Queue::push`] of an item that keeps some of itself in the arena. `make` is called when there
+    /// is space, under the queue's lock: it must do no more than copy.
+    pub(crate) fn push_with(&self, manners: Manners, make: impl FnOnce(&mut Arena) -> T) -> Pushed {
         let mut state = self.state.lock();
         while state.is_full(self.items_max) && !state.closed {
             if !manners.block {
@@ -90,9 +108,10 @@ impl<T> Queue<T> {
         if state.closed {
             return Pushed::Dropped;
         }
-        state.items.push(item);
+        let item = make(&mut state.batch.arena);
+        state.batch.items.push(item);
         state.bytes += manners.bytes;
-        let half_full = state.items.len() * 2 >= self.items_max;
+        let half_full = state.batch.items.len() * 2 >= self.items_max;
         if (manners.hurry || half_full) && !mem::replace(&mut state.hurried, true) {
             self.hurry.notify_one();
         }
@@ -107,7 +126,7 @@ impl<T> Queue<T> {
     /// batch came so recently that more is to be expected, lets up to `linger` pass first, so that a
     /// busy queue is taken in hundreds and not one by one. `false`: there was nothing, and the next
     /// push wakes the task again.
-    pub(crate) fn take(&self, batch: &mut Vec<T>, linger: Duration) -> bool {
+    pub(crate) fn take(&self, batch: &mut Batch<T>, linger: Duration) -> bool {
         let mut state = self.state.lock();
         if !linger.is_zero() && !state.hurried && !state.closed {
             let until = Instant::now() + linger;
@@ -118,11 +137,11 @@ impl<T> Queue<T> {
             }
         }
         state.hurried = false;
-        if state.items.is_empty() {
+        if state.batch.items.is_empty() {
             state.attended = false;
             return false;
         }
-        mem::swap(&mut state.items, batch);
+        mem::swap(&mut state.batch, batch);
         state.bytes = 0;
         if state.waiting > 0 {
             self.space.notify_all();
@@ -150,7 +169,7 @@ impl<T> Queue<T> {
 
     /// How many items wait.
     pub(crate) fn len(&self) -> usize {
-        self.state.lock().items.len()
+        self.state.lock().batch.items.len()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -158,9 +177,18 @@ impl<T> Queue<T> {
     }
 }
 
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            arena: Arena::default(),
+        }
+    }
+}
+
 impl<T> State<T> {
     fn is_full(&self, items_max: usize) -> bool {
-        self.items.len() >= items_max || self.bytes >= BYTES_MAX
+        self.batch.items.len() >= items_max || self.bytes >= BYTES_MAX
     }
 }
 
@@ -218,10 +246,10 @@ mod tests {
             })
             .collect();
         let mut taken = Vec::new();
-        let mut batch = Vec::new();
+        let mut batch = Batch::default();
         while taken.len() < 3_000 {
             queue.take(&mut batch, Duration::from_micros(50));
-            taken.append(&mut batch);
+            taken.append(&mut batch.items);
         }
         for pusher in pushers {
             pusher.join().unwrap();
@@ -248,8 +276,8 @@ mod tests {
         }
         queue.close();
         assert_eq!(waiter.join().unwrap(), Pushed::Dropped);
-        let mut batch = Vec::new();
+        let mut batch = Batch::default();
         assert!(queue.take(&mut batch, Duration::ZERO));
-        assert_eq!(batch, [0]);
+        assert_eq!(batch.items, [0]);
     }
 }

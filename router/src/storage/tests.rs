@@ -147,7 +147,7 @@ impl World {
         let pushed = self
             .storage
             .queue
-            .push(Handed::Offer(Offer::silent(op)), manners);
+            .push(Handed::Offer(Box::new(Offer::silent(op))), manners);
         assert_eq!(pushed, Pushed::Queued);
     }
 

@@ -21,7 +21,8 @@ use super::{
     counters::Counters,
     jobs,
     offer::{self, Offer, Outcome},
-    queue::Queue,
+    packed::{Packed, Unpacked},
+    queue::{Batch, Queue},
     shard::{Job, Shard},
 };
 use crate::{clock::SharedClock, convert};
@@ -33,10 +34,12 @@ const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 
 /// What is handed to a storage.
 pub(crate) enum Handed {
+    /// A small sample; the rest of it is in the queue's arena.
+    Packed(Packed),
     /// A sample as it came.
-    Sample(Sample),
+    Sample(Box<Sample>),
     /// A change.
-    Offer(Offer),
+    Offer(Box<Offer>),
     /// What was set aside is to be dropped or put again.
     Aside(Aside),
 }
@@ -105,7 +108,10 @@ pub(crate) struct Worker {
     /// When housekeeping is next due (NTP64).
     pub upkeep_due: u64,
     pub lots: Vec<Vec<Offer>>,
-    pub batch: Vec<Handed>,
+    /// Room for the next batch.
+    pub batch: Batch<Handed>,
+    /// Room for the next batch's changes.
+    pub offers: Vec<Offer>,
     /// What retention has last looked at, for each shard.
     pub retained: Vec<Retained>,
 }
@@ -157,11 +163,20 @@ impl Worker {
         }
         let mut newest = Stamp::ZERO;
         let mut bytes = 0;
-        let received = batch.len() as u64;
-        let mut offers = Vec::with_capacity(batch.len());
+        let received = batch.items.len() as u64;
+        let mut offers = std::mem::take(&mut self.offers);
+        offers.reserve(batch.items.len());
         let mut asides = Vec::new();
-        for handed in batch.drain(..) {
+        let mut unpacker = batch.arena.unpack();
+        for handed in batch.items.drain(..) {
             let mut offer = match handed {
+                Handed::Packed(packed) => match self.intake.unpacked(unpacker.next(&packed)) {
+                    Some(offer) => offer,
+                    None => {
+                        self.counters.foreign.fetch_add(1, Relaxed);
+                        continue;
+                    }
+                },
                 Handed::Sample(sample) => match self.intake.read(&sample) {
                     Some(op) => Offer {
                         priority: sample.priority() as u8,
@@ -172,7 +187,7 @@ impl Worker {
                         continue;
                     }
                 },
-                Handed::Offer(offer) => offer,
+                Handed::Offer(offer) => *offer,
                 Handed::Aside(aside) => {
                     asides.push(aside);
                     continue;
@@ -187,6 +202,7 @@ impl Worker {
             newest = newest.max(offer::stamp_of(&offer.op).unwrap_or_default());
             offers.push(offer);
         }
+        drop(unpacker);
         // The queue gets the room of this batch for the next but one.
         self.batch = batch;
         self.counters.received.fetch_add(received, Relaxed);
@@ -325,9 +341,11 @@ impl Worker {
     }
 
     /// Sends each change to its shard; a wildcard operation goes to all.
-    fn distribute(&mut self, offers: Vec<Offer>) {
+    fn distribute(&mut self, mut offers: Vec<Offer>) {
         if self.shards.len() == 1 {
-            self.lots[0] = offers;
+            std::mem::swap(&mut self.lots[0], &mut offers);
+            // What was there is decided; its room is for the next batch.
+            self.offers = offers;
             return;
         }
         let mut destinations = Vec::with_capacity(offers.len());
@@ -342,7 +360,7 @@ impl Worker {
             self.route.route(&descriptions, &mut destinations);
         }
         let mut destinations = destinations.into_iter();
-        for mut offer in offers {
+        for mut offer in offers.drain(..) {
             let KeptChange::Key(change) = &offer.op else {
                 self.offer_all(offer);
                 continue;
@@ -377,6 +395,7 @@ impl Worker {
                 }
             }
         }
+        self.offers = offers;
     }
 
     fn to(&mut self, shard: usize, offer: Offer) {
@@ -420,6 +439,28 @@ impl Intake {
         self.change(sample.key_expr(), stamp, convert::value_of(sample))
     }
 
+    /// What a packed sample changes; `None` if that is not the storage's business.
+    fn unpacked(&self, sample: Unpacked) -> Option<Offer> {
+        let Unpacked {
+            key,
+            stamp,
+            value,
+            priority,
+        } = sample;
+        let op = if self.set.is_exact() && !self.read_only && !is_wild(&key) {
+            let key = self.space.strip(key)?;
+            KeptChange::Key(Change { key, stamp, value })
+        } else {
+            // Zenoh has carried it, so it is a key expression.
+            self.change(keyexpr::new(&*key).ok()?, stamp, value)?
+        };
+        Some(Offer {
+            op,
+            priority,
+            ack: None,
+        })
+    }
+
     /// A change of a key or of a key expression; `None` if that is not the storage's business.
     pub(crate) fn change(
         &self,
@@ -440,6 +481,11 @@ impl Intake {
         let key = self.space.relative(expr)?;
         Some(KeptChange::Key(Change { key, stamp, value }))
     }
+}
+
+/// As [`keyexpr::is_wild`] has it, for a text that is known to be a key expression.
+fn is_wild(expr: &str) -> bool {
+    expr.contains('*')
 }
 
 fn describe(change: &Change, priority: u8) -> Description<'_> {
