@@ -58,6 +58,7 @@ impl Engines {
             drift: convert::ntp64_span(settings.future_drift),
             age_max: settings.retain.age.map(convert::ntp64_span),
             cache_keys: CACHE_KEYS,
+            resolves: false,
         };
         let shards = settings.shards.iter().enumerate().map(|(index, shard)| {
             let several = settings.shards.len() > 1;

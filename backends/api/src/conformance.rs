@@ -47,6 +47,7 @@ macro_rules! conformance {
                 keeps_every_key,
                 keeps_values_byte_for_byte,
                 keeps_tombstones_and_folded_heads,
+                keeps_what_was_merged,
             ],
             ranges: [
                 scans_ranges_in_both_directions,

@@ -329,7 +329,7 @@ impl Owned {
 
 #[cfg(test)]
 mod tests {
-    use weir_core::{record::Head, value::Value, version::Stamp};
+    use weir_core::{value::Value, version::Stamp};
 
     use super::*;
 
@@ -341,10 +341,7 @@ mod tests {
             },
             9,
         );
-        let record = |value| Record {
-            head: Head::own(version),
-            value,
-        };
+        let record = |value| Record::own(version, value);
         vec![
             Owned::Latest(Key::from("a/b"), record(Some(Value::bytes("payload")))),
             Owned::ForgetLatest(Key::root()),

@@ -227,7 +227,7 @@ mod tests {
         ) {
             let value = Value::bytes(payload.clone());
             let head = Head::own(Version::put(Stamp::ZERO, 1));
-            let record = RecordRef { head, value: Some(&value) };
+            let record = RecordRef { head, value: Some(&value), merged: None };
             let mut row = Row::here(FileId { seq, write }, &payload);
             if in_file {
                 row = row.in_file(Stat { inode, seconds, nanos, len });

@@ -123,7 +123,7 @@ impl View {
                         Some(kept) => return Ok(of_hand(path, kept, Some(record.head))),
                         None => {
                             let by_hand = self.by_hand(key, Some((row.id, record.head)))?;
-                            return Ok(by_hand.unwrap_or_else(|| removed(record.head)));
+                            return Ok(by_hand.unwrap_or_else(|| removed(record)));
                         }
                     },
                 };
@@ -211,17 +211,15 @@ fn of_hand(path: &str, found: Found, held: Option<Head>) -> Record {
         attachment: None,
         payload: Bytes::from(found.content),
     };
-    Record {
-        head: Head::own(Version::put(stamp, value.hash())),
-        value: Some(value),
-    }
+    Record::own(Version::put(stamp, value.hash()), Some(value))
 }
 
 /// The record of a key whose file was removed by hand.
-fn removed(held: Head) -> Record {
+fn removed(held: Record) -> Record {
+    // Who removed it had seen all that was merged into it.
     Record {
-        head: Head::own(held.effective().tombstone()),
-        value: None,
+        merged: held.merged,
+        ..Record::own(held.head.effective().tombstone(), None)
     }
 }
 

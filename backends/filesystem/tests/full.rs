@@ -12,7 +12,7 @@ use weir_backend_filesystem::FilesystemVolume;
 use weir_core::{
     change::Write,
     key::Key,
-    record::{Head, Record},
+    record::Record,
     value::Value,
     version::{Stamp, Version},
 };
@@ -65,10 +65,7 @@ fn record(n: u64) -> Record {
         time: n << 32,
         id: [1; 16],
     };
-    Record {
-        head: Head::own(Version::put(stamp, value.hash())),
-        value: Some(value),
-    }
+    Record::own(Version::put(stamp, value.hash()), Some(value))
 }
 
 fn put(store: &dyn Store, n: u64) -> Result<Durability> {

@@ -16,7 +16,7 @@ use weir_backend_filesystem::FilesystemVolume;
 use weir_core::{
     change::Write,
     key::Key,
-    record::{Head, Record},
+    record::Record,
     value::Value,
     version::{Stamp, Version},
 };
@@ -46,15 +46,9 @@ fn record(n: u64, key: usize) -> Record {
     };
     let value = Value::bytes(format!("{n} {}", "x".repeat(20_000)));
     if key == 3 && n.is_multiple_of(3) {
-        return Record {
-            head: Head::own(Version::delete(stamp)),
-            value: None,
-        };
+        return Record::own(Version::delete(stamp), None);
     }
-    Record {
-        head: Head::own(Version::put(stamp, value.hash())),
-        value: Some(value),
-    }
+    Record::own(Version::put(stamp, value.hash()), Some(value))
 }
 
 /// The batch that the store holds, which it must hold whole.

@@ -182,6 +182,7 @@ fn compact(record: &RecordRef<'_>) -> Record {
     Record {
         head: record.head,
         value,
+        merged: record.merged.cloned().map(Box::new),
     }
 }
 

@@ -15,7 +15,7 @@ use weir_backend_memory::MemoryVolume;
 use weir_core::{
     change::{Table, Write},
     key::{Key, KeyRange},
-    record::{Head, Record},
+    record::Record,
     value::Value,
     version::{Stamp, Version},
 };
@@ -27,10 +27,7 @@ fn open(faults: &Faults) -> Result<Box<dyn Store>> {
 fn record(time: u64) -> Record {
     let stamp = Stamp { time, id: [1; 16] };
     let value = Value::bytes(vec![7; 10]);
-    Record {
-        head: Head::own(Version::put(stamp, value.hash())),
-        value: Some(value),
-    }
+    Record::own(Version::put(stamp, value.hash()), Some(value))
 }
 
 /// Commits a record of 10 bytes under a key of 1 byte.

@@ -22,7 +22,7 @@ use weir_backend_rocksdb::RocksdbVolume;
 use weir_core::{
     change::Write,
     key::{Key, KeyRange},
-    record::{Head, RecordRef},
+    record::RecordRef,
     value::Value,
     version::{Stamp, Version},
 };
@@ -219,10 +219,7 @@ fn store_loop(
                 time: u64::from(n) + 1,
                 id: [1; 16],
             };
-            let record = RecordRef {
-                head: Head::own(Version::put(stamp, 1)),
-                value: Some(&value),
-            };
+            let record = RecordRef::own(Version::put(stamp, 1), Some(&value));
             batch.push(Write::Latest { key, record });
             if batch.len() == BATCH || n + 1 == writes {
                 store.commit(&batch, durability).unwrap();

@@ -46,6 +46,9 @@ pub struct Rules {
     pub age_max: Option<u64>,
     /// How many heads to remember; 120 bytes each, twice as many at the most.
     pub cache_keys: usize,
+    /// Whether a policy resolves conflicts ([`Admitter::admit_resolving`]), also while it is absent.
+    /// Only with [`History::Latest`]: a time series has no conflicts.
+    pub resolves: bool,
 }
 
 /// What an [`Admitter`] was before a restart: rows of [`Table::System`] and [`Table::Wildcards`].
@@ -135,6 +138,7 @@ impl Admitter {
             folded_through: self.folded_through,
             floor: self.floor_at(now),
             space: self.space.clone(),
+            resolves: self.rules.resolves,
         }
     }
 
@@ -408,10 +412,7 @@ impl Admitter {
         writes: &mut Vec<Write<'a>>,
     ) -> Admission {
         let head = Head::own(version);
-        let record = RecordRef {
-            head,
-            value: change.value.as_ref(),
-        };
+        let record = RecordRef::own(version, change.value.as_ref());
         if self.rules.history == History::All {
             writes.push(Write::History {
                 key: &change.key,
@@ -509,5 +510,6 @@ fn mark(name: &[u8], version: Version) -> Write<'static> {
     }
 }
 
+mod resolving;
 #[cfg(test)]
 mod tests;

@@ -43,6 +43,9 @@ pub enum Admission {
     Known(Version),
     /// A later one was held; it changes nothing.
     Outdated(Version),
+    /// A policy made something else of it and of what was held; the storage holds that now, under
+    /// this version.
+    Merged(Version),
     /// It comes from the future: kept aside, to be applied when due.
     Parked(Version),
     /// It is older than what the storage can still judge: kept aside, never applied by itself.
@@ -186,6 +189,7 @@ impl Admission {
             Self::Applied(_) => "applied",
             Self::Known(_) => "known",
             Self::Outdated(_) => "outdated",
+            Self::Merged(_) => "merged",
             Self::Parked(_) => "parked",
             Self::Quarantined(_) => "quarantined",
             Self::Nothing => "nothing",
@@ -200,6 +204,7 @@ impl Admission {
             Self::Applied(v)
             | Self::Known(v)
             | Self::Outdated(v)
+            | Self::Merged(v)
             | Self::Parked(v)
             | Self::Quarantined(v) => Some(v),
             Self::Nothing | Self::Rejected(_) => None,
@@ -218,11 +223,7 @@ impl KeptChange {
         let mut out = vec![tag];
         out.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
         out.extend_from_slice(text.as_bytes());
-        RecordRef {
-            head: crate::record::Head::own(own),
-            value,
-        }
-        .encode_into(&mut out);
+        RecordRef::own(own, value).encode_into(&mut out);
         out
     }
 

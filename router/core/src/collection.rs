@@ -42,7 +42,16 @@ pub fn bound_of(
     scratch: &mut String,
 ) -> Option<Version> {
     let version = view.effective(key, record.head, scratch);
-    (version.is_delete() && version < old).then_some(version)
+    let seen = version.max(newest_seen(record));
+    (version.is_delete() && seen < old).then_some(seen)
+}
+
+/// At least the version of the newest change that a record has merged: while that may come again, the record that
+/// knows it must stay. It may be newer than the record, if what it put has lost.
+fn newest_seen(record: &Record) -> Version {
+    record.merged.as_ref().map_or(Version::ZERO, |merged| {
+        Version::delete(merged.vector.newest())
+    })
 }
 
 /// What to do with a record when everything below `horizon` is collected. With [`History::All`] only
@@ -63,10 +72,10 @@ pub fn collect(
     if history == History::All {
         return Collect::Keep;
     }
-    if effective.is_delete() && effective < horizon {
+    if effective.is_delete() && effective.max(newest_seen(record)) < horizon {
         return Collect::Forget;
     }
-    view.fold(key, record, scratch)
+    view.fold_below(horizon, key, record, scratch)
         .map_or(Collect::Keep, Collect::Fold)
 }
 

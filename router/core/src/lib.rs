@@ -14,6 +14,7 @@ pub mod pattern;
 pub mod placement;
 pub mod record;
 pub mod resolution;
+pub mod resolving;
 pub mod selection;
 pub mod value;
 pub mod vector;

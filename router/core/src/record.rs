@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! 0      format (1)
-//! 1      flags: 1 live, 2 folded, 4 schema, 8 attachment
+//! 1      flags: 1 live, 2 folded, 4 schema, 8 attachment, 16 merged
 //! 2      own version (33 bytes, see Version::to_bytes)
 //! 35     folded version (33 bytes, if flagged)
+//! then, if merged: length u16 of what follows, revision u64, vector (see Vector::encode_into)
 //! then, if live: encoding id u16, [schema length u8, schema], [attachment length u32, attachment],
 //!        payload to the end. Integers are big-endian.
 //! ```
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 use crate::{
     value::{Encoding, Value},
+    vector::Vector,
     version::Version,
 };
 
@@ -22,6 +24,7 @@ const LIVE: u8 = 1;
 const FOLDED: u8 = 2;
 const SCHEMA: u8 = 4;
 const ATTACHMENT: u8 = 8;
+const MERGED: u8 = 16;
 const FIXED: usize = 2 + Version::LEN;
 
 /// The versions of a record, without its value: all that admission needs to know.
@@ -34,6 +37,15 @@ pub struct Head {
     pub folded: Option<Version>,
 }
 
+/// What a record has merged, if it is not just its own change (S13).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Merged {
+    /// The revision of the resolver that made it; 0 for the native rule.
+    pub revision: u64,
+    /// Every change whose part in it is done, its own included.
+    pub vector: Vector,
+}
+
 /// What a store holds for a key. `value` is `None` for a tombstone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
@@ -41,6 +53,8 @@ pub struct Record {
     pub head: Head,
     /// The value, or nothing if the key is deleted.
     pub value: Option<Value>,
+    /// What it has merged; nothing if that is its own change alone.
+    pub merged: Option<Box<Merged>>,
 }
 
 /// A record to be written, borrowing what it is made of.
@@ -50,6 +64,8 @@ pub struct RecordRef<'a> {
     pub head: Head,
     /// The value, or nothing for a tombstone.
     pub value: Option<&'a Value>,
+    /// What it has merged; nothing if that is its own change alone.
+    pub merged: Option<&'a Merged>,
 }
 
 /// The bytes of a record make no sense.
@@ -86,6 +102,17 @@ impl Record {
         RecordRef {
             head: self.head,
             value: self.value.as_ref(),
+            merged: self.merged.as_deref(),
+        }
+    }
+
+    /// A change that has merged nothing but itself.
+    #[must_use]
+    pub const fn own(version: Version, value: Option<Value>) -> Self {
+        Self {
+            head: Head::own(version),
+            value,
+            merged: None,
         }
     }
 
@@ -95,9 +122,6 @@ impl Record {
     /// If the bytes are not a record of a known format.
     pub fn decode(bytes: &Bytes) -> Result<Self, CorruptRecord> {
         let (head, flags, at) = split_head(bytes)?;
-        if flags & LIVE == 0 {
-            return Ok(Self { head, value: None });
-        }
         let mut rest = bytes.slice(at..);
         let mut take = |len: usize| {
             if rest.len() < len {
@@ -106,6 +130,21 @@ impl Record {
                 Ok(rest.split_to(len))
             }
         };
+        let merged = if flags & MERGED == 0 {
+            None
+        } else {
+            let len = take(2)?;
+            let len = u16::from_be_bytes([len[0], len[1]]);
+            let merged = Merged::decode(&take(usize::from(len))?);
+            Some(Box::new(merged.ok_or(CorruptRecord("vector"))?))
+        };
+        if flags & LIVE == 0 {
+            return Ok(Self {
+                head,
+                value: None,
+                merged,
+            });
+        }
         let id = take(2)?;
         let schema = if flags & SCHEMA == 0 {
             None
@@ -133,11 +172,42 @@ impl Record {
                 attachment,
                 payload: rest,
             }),
+            merged,
         })
     }
 }
 
-impl RecordRef<'_> {
+impl Merged {
+    fn encode_into(&self, out: &mut Vec<u8>) {
+        let at = out.len();
+        out.extend([0; 2]);
+        out.extend(self.revision.to_be_bytes());
+        self.vector.encode_into(out);
+        // Bounded by Vector::LEN_MAX.
+        let len = u16::try_from(out.len() - at - 2).unwrap_or(u16::MAX);
+        out[at..at + 2].copy_from_slice(&len.to_be_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (revision, vector) = bytes.split_first_chunk::<8>()?;
+        Some(Self {
+            revision: u64::from_be_bytes(*revision),
+            vector: Vector::decode(vector)?,
+        })
+    }
+}
+
+impl<'a> RecordRef<'a> {
+    /// A change that has merged nothing but itself.
+    #[must_use]
+    pub const fn own(version: Version, value: Option<&'a Value>) -> Self {
+        Self {
+            head: Head::own(version),
+            value,
+            merged: None,
+        }
+    }
+
     /// Appends the record's bytes to `out`.
     ///
     /// A schema over 255 bytes or an attachment over 4 GiB is cut: Zenoh's wire carries neither.
@@ -152,11 +222,15 @@ impl RecordRef<'_> {
             flag(value.is_some(), LIVE)
                 | flag(self.head.folded.is_some(), FOLDED)
                 | flag(schema.is_some(), SCHEMA)
-                | flag(attachment.is_some(), ATTACHMENT),
+                | flag(attachment.is_some(), ATTACHMENT)
+                | flag(self.merged.is_some(), MERGED),
         );
         out.extend_from_slice(&self.head.own.to_bytes());
         if let Some(folded) = self.head.folded {
             out.extend_from_slice(&folded.to_bytes());
+        }
+        if let Some(merged) = self.merged {
+            merged.encode_into(out);
         }
         let Some(value) = value else { return };
         out.extend_from_slice(&value.encoding.id.to_be_bytes());
@@ -187,6 +261,7 @@ impl RecordRef<'_> {
         Record {
             head: self.head,
             value: self.value.cloned(),
+            merged: self.merged.cloned().map(Box::new),
         }
     }
 }
@@ -252,17 +327,49 @@ mod tests {
                 proptest::option::of(bytes(40)),
                 bytes(300),
             )),
+            merged in proptest::option::of((any::<u64>(), proptest::collection::vec(version(), 0..20))),
             cut in any::<prop::sample::Index>(),
         ) {
             let value = value.map(|(id, schema, attachment, payload)| Value {
                 encoding: Encoding { id, schema }, attachment, payload,
             });
-            let record = Record { head: Head { own, folded }, value };
+            let merged = merged.map(|(revision, versions)| {
+                let mut vector = Vector::of(own.stamp);
+                versions.iter().for_each(|version| vector.insert(version.stamp));
+                Box::new(Merged { revision, vector })
+            });
+            let record = Record { head: Head { own, folded }, value, merged };
             let encoded = Bytes::from(record.as_ref().encode());
             prop_assert_eq!(Record::decode(&encoded), Ok(record.clone()));
             prop_assert_eq!(Head::decode(&encoded), Ok(record.head));
             // Cut anywhere it is an error or a shorter payload, never a panic.
             let _ = Record::decode(&encoded.slice(..cut.index(encoded.len())));
         }
+    }
+
+    /// Written by the version that knew of no resolvers.
+    #[test]
+    fn reads_what_was_written_before_there_were_vectors() {
+        let own = Version::put(
+            Stamp {
+                time: 7,
+                id: [1; 16],
+            },
+            9,
+        );
+        let mut old = vec![1, 1];
+        old.extend(own.to_bytes());
+        old.extend([0, 4, b'x']);
+        let value = Value {
+            encoding: Encoding {
+                id: 4,
+                schema: None,
+            },
+            attachment: None,
+            payload: Bytes::from("x"),
+        };
+        let record = Record::own(own, Some(value));
+        assert_eq!(Record::decode(&old.clone().into()), Ok(record.clone()));
+        assert_eq!(record.as_ref().encode(), old);
     }
 }

@@ -24,6 +24,8 @@ pub struct View {
     pub floor: u64,
     /// The storage's prefix.
     pub space: KeySpace,
+    /// Records keep their own values until the horizon has passed ([`crate::admission::Rules`]).
+    pub resolves: bool,
 }
 
 /// A value that a key holds and its version.
@@ -103,10 +105,39 @@ impl View {
     }
 
     /// The record as it should be held: with the effect of the journal folded in; `None` if it is.
+    ///
+    /// Nothing is folded in where conflicts are resolved: a change that comes late is merged with
+    /// what was put, and an operation between the two is evaluated on top of what comes of it.
     #[must_use]
     pub fn fold(&self, key: &Key, record: &Record, scratch: &mut String) -> Option<Record> {
+        if self.resolves {
+            return None;
+        }
+        let effect = self.effect(key, record.head, scratch);
+        Self::folded(record, effect)
+    }
+
+    /// The record with the effect of the operations below `horizon` folded in; `None` if it is. No
+    /// change from before them is judged any more.
+    #[must_use]
+    pub fn fold_below(
+        &self,
+        horizon: Version,
+        key: &Key,
+        record: &Record,
+        scratch: &mut String,
+    ) -> Option<Record> {
+        if !self.resolves {
+            return self.fold(key, record, scratch);
+        }
+        let full = self.space.full(key, scratch)?;
+        let base = self.base(record.head);
+        Self::folded(record, self.journal.effect_below(horizon, base, full))
+    }
+
+    fn folded(record: &Record, effect: Effect) -> Option<Record> {
         let own = record.head.own;
-        let (folded, value) = match self.effect(key, record.head, scratch) {
+        let (folded, value) = match effect {
             Effect::Own => return None,
             Effect::Put(op) => (op.version, op.value.clone()),
             Effect::Deleted(version) => (version, None),
@@ -117,6 +148,7 @@ impl View {
                 folded: Some(folded),
             },
             value,
+            merged: record.merged.clone(),
         })
     }
 

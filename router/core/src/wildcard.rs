@@ -92,13 +92,24 @@ impl WildcardJournal {
     /// What the key holds whose own latest change has version `own`.
     #[must_use]
     pub fn effect(&self, own: Version, key: &keyexpr) -> Effect {
+        Self::effect_of(&self.ops, own, key)
+    }
+
+    /// The same, of the operations below `horizon` alone.
+    #[must_use]
+    pub fn effect_below(&self, horizon: Version, own: Version, key: &keyexpr) -> Effect {
+        let end = self.ops.partition_point(|op| op.version < horizon);
+        Self::effect_of(&self.ops[..end], own, key)
+    }
+
+    fn effect_of(ops: &[Arc<WildcardOp>], own: Version, key: &keyexpr) -> Effect {
         if own.is_delete() {
             // Nothing brings a deleted key back but a change of its own.
             return Effect::Own;
         }
-        let from = self.ops.partition_point(|op| op.version <= own);
+        let from = ops.partition_point(|op| op.version <= own);
         let mut effect = Effect::Own;
-        for op in &self.ops[from..] {
+        for op in &ops[from..] {
             if !op.expr.intersects(key) {
                 continue;
             }

@@ -86,6 +86,7 @@ impl World {
                     drift: convert::ntp64_span(Duration::from_millis(500)),
                     age_max: None,
                     cache_keys: 16,
+                    resolves: false,
                 },
                 space: KeySpace::default(),
                 durability: Durability::Written,

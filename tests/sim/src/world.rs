@@ -264,6 +264,7 @@ impl<'s> World<'s> {
                 Admission::Applied(_) => self.coverage.applied += 1,
                 Admission::Known(_) => self.coverage.known += 1,
                 Admission::Outdated(_) => self.coverage.outdated += 1,
+                Admission::Merged(_) => return Err(format!("merged without a policy: {op:?}")),
                 Admission::Parked(_) => {
                     // It counts from when it is due.
                     self.coverage.parked += 1;
@@ -408,6 +409,7 @@ impl Replica {
             drift: DRIFT,
             age_max: None,
             cache_keys: 3,
+            resolves: false,
         };
         let mut replica = Self {
             volume,

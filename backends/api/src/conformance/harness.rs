@@ -351,6 +351,7 @@ pub const fn rules(history: History) -> Rules {
         drift: 100,
         age_max: None,
         cache_keys: 2,
+        resolves: false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir_core::{
     change::Write,
     key::{Key, KeyRange},
-    record::{Head, Record},
+    record::Record,
     value::Value,
     version::Version,
 };
@@ -49,10 +49,7 @@ fn insert(expected: &mut Expected, key: &Key, record: &Record) {
 fn versions() -> Vec<Record> {
     let put = |time, id, payload: &'static str| {
         let value = Value::bytes(payload);
-        Record {
-            head: Head::own(Version::put(stamp(time, id), value.hash())),
-            value: Some(value),
-        }
+        Record::own(Version::put(stamp(time, id), value.hash()), Some(value))
     };
     let mut records = vec![
         put(1, 0, "first"),

@@ -3,8 +3,9 @@
 use weir_core::{
     change::Write,
     key::Key,
-    record::{Head, Record},
+    record::{Head, Merged, Record},
     value::Value,
+    vector::Vector,
     version::Version,
 };
 
@@ -217,6 +218,7 @@ pub fn keeps_tombstones_and_folded_heads(site: &mut Site) {
             folded: Some(folded),
         },
         value,
+        merged: None,
     };
     // The greatest version that there is, too.
     let last = Version::put(stamp(u64::MAX, 254), u64::MAX);
@@ -235,6 +237,7 @@ pub fn keeps_tombstones_and_folded_heads(site: &mut Site) {
                     folded: Some(last),
                 },
                 value: Some(value),
+                merged: None,
             },
         ),
     ];
@@ -252,5 +255,65 @@ pub fn keeps_tombstones_and_folded_heads(site: &mut Site) {
             check(&*store, key, Some(record));
         }
     }
+    store.close().unwrap();
+}
+
+/// What a record has merged is kept with it, of any size, over values, tombstones and restarts; and
+/// it goes when a record without it takes its place.
+pub fn keeps_what_was_merged(site: &mut Site) {
+    let mut store = site.open();
+    let merged = |clocks: u8, times: u64| {
+        let mut vector = Vector::default();
+        for (id, time) in (0..clocks).flat_map(|id| (1..=times).map(move |time| (id, time))) {
+            vector.insert(stamp(time, id));
+        }
+        let revision = u64::MAX - times;
+        Some(Box::new(Merged { revision, vector }))
+    };
+    let folded = Head {
+        own: Version::put(stamp(3, 0), 7),
+        folded: Some(Version::delete(stamp(6, 1))),
+    };
+    let rows: Vec<(Key, Record)> = [(1, 2), (40, 1), (250, 9), (3, 200)]
+        .into_iter()
+        .zip(values().into_iter().cycle())
+        .enumerate()
+        .flat_map(|(index, ((clocks, times), value))| {
+            let merged = merged(clocks, times);
+            let live = Record {
+                merged: merged.clone(),
+                ..put_value(9, value)
+            };
+            let dead = Record {
+                merged: merged.clone(),
+                ..tombstone(9)
+            };
+            let ended = Record {
+                head: folded,
+                value: None,
+                merged,
+            };
+            [live, dead, ended]
+                .into_iter()
+                .enumerate()
+                .map(move |(kind, record)| (Key::new(format!("m/{index}/{kind}")), record))
+        })
+        .collect();
+    let batch: Vec<Write<'_>> = rows
+        .iter()
+        .map(|(key, record)| latest(key, record))
+        .collect();
+    commit(&*store, &batch);
+    if site.can().persistent {
+        store = site.reopen(store);
+    }
+    for (key, record) in &rows {
+        check(&*store, key, Some(record));
+    }
+    let (key, plain) = (&rows[0].0, put(10, "plain"));
+    commit(&*store, &[latest(key, &plain)]);
+    check(&*store, key, Some(&plain));
+    commit(&*store, &[latest(key, &rows[6].1)]);
+    check(&*store, key, Some(&rows[6].1));
     store.close().unwrap();
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use weir_core::{
     change::Write,
     key::Key,
-    record::{Head, Record},
+    record::Record,
     value::{Encoding, Value},
     version::{Stamp, Version},
 };
@@ -23,18 +23,12 @@ pub fn put(time: u64, payload: impl Into<Bytes>) -> Record {
 
 /// What a put of `value` at `time` leaves.
 pub fn put_value(time: u64, value: Value) -> Record {
-    Record {
-        head: Head::own(Version::put(stamp(time, 0), value.hash())),
-        value: Some(value),
-    }
+    Record::own(Version::put(stamp(time, 0), value.hash()), Some(value))
 }
 
 /// What a delete at `time` leaves.
 pub fn tombstone(time: u64) -> Record {
-    Record {
-        head: Head::own(Version::delete(stamp(time, 0))),
-        value: None,
-    }
+    Record::own(Version::delete(stamp(time, 0)), None)
 }
 
 /// The write that sets what `key` holds.

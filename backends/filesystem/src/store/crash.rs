@@ -77,20 +77,17 @@ fn put(time: u64, payload: &str) -> Record {
         },
         value.hash(),
     );
-    Record {
-        head: Head::own(version),
-        value: Some(value),
-    }
+    Record::own(version, Some(value))
 }
 
 fn delete(time: u64) -> Record {
-    Record {
-        head: Head::own(Version::delete(Stamp {
+    Record::own(
+        Version::delete(Stamp {
             time: time << 32,
             id: [7; 16],
-        })),
-        value: None,
-    }
+        }),
+        None,
+    )
 }
 
 /// What a store shows, and the files that a user sees.

@@ -63,10 +63,7 @@ impl Site {
         let version = value.as_ref().map_or(Version::delete(stamp), |value| {
             Version::put(stamp, value.hash())
         });
-        let record = Record {
-            head: Head::own(version),
-            value,
-        };
+        let record = Record::own(version, value);
         let key = &Key::from(key);
         let batch = [Write::Latest {
             key,

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use weir_backend_api::Direction;
 use weir_core::{
     key::{Key, KeyRange},
-    record::Head,
     version::{Stamp, Version},
 };
 
@@ -71,10 +70,7 @@ fn read(state: &State, at: u64) -> Map {
 fn commit(state: &mut State, now: &mut Map, batch: u64, writes: &[(bool, u8, bool)]) {
     let keys: Vec<Key> = (0..4).map(key).collect();
     let value = Value::bytes(batch.to_be_bytes().to_vec());
-    let record = |version| RecordRef {
-        head: Head::own(version),
-        value: Some(&value),
-    };
+    let record = |version| RecordRef::own(version, Some(&value));
     let writes: Vec<Write<'_>> = writes
         .iter()
         .map(|(is_history, n, is_there)| {
@@ -205,10 +201,7 @@ fn values_keep_no_foreign_buffer_alive() {
             payload: buffer.slice(10..10 + len),
         };
         let (key, mut state) = (&key(0), State::default());
-        let record = RecordRef {
-            head: Head::own(version(1)),
-            value: Some(&value),
-        };
+        let record = RecordRef::own(version(1), Some(&value));
         state.apply(&[Write::Latest { key, record }]);
         let held = state.layer(Kind::Latest).get(&key.ordered()).unwrap();
         let held = held.value.as_ref().unwrap();

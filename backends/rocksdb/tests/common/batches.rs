@@ -12,7 +12,7 @@ use weir_backend_rocksdb::{RocksdbSettings, RocksdbVolume};
 use weir_core::{
     change::{Table, Write},
     key::Key,
-    record::{Head, Record},
+    record::Record,
     value::Value,
     version::{Stamp, Version},
 };
@@ -54,10 +54,7 @@ pub fn record(number: u64, payload_bytes: usize) -> Record {
         time: number + 1,
         id: [1; 16],
     };
-    Record {
-        head: Head::own(Version::put(stamp, value.hash())),
-        value: Some(value),
-    }
+    Record::own(Version::put(stamp, value.hash()), Some(value))
 }
 
 pub fn key(batch: u64, index: u64) -> Key {

@@ -76,6 +76,7 @@ fn rules(history: History) -> Rules {
         drift: 100,
         age_max: None,
         cache_keys: 2,
+        resolves: false,
     }
 }
 

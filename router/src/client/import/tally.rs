@@ -43,7 +43,7 @@ impl Fate {
             bail!(refusal);
         }
         Ok(match receipt.admission.as_str() {
-            "applied" => Self::Imported,
+            "applied" | "merged" => Self::Imported,
             "known" | "nothing" => Self::Known,
             "outdated" => Self::Outdated,
             "parked" => Self::Parked,
