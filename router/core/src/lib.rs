@@ -16,6 +16,7 @@ pub mod record;
 pub mod resolution;
 pub mod resolving;
 pub mod selection;
+pub mod slot;
 pub mod value;
 pub mod vector;
 pub mod version;
