@@ -41,6 +41,7 @@ pub mod hash;
 mod host;
 mod lattice;
 mod manifest;
+mod number;
 mod pattern;
 mod policy;
 #[cfg(feature = "testing")]
@@ -63,6 +64,7 @@ pub use bindings::{
 pub use host::{count, log};
 pub use lattice::{Deletes, Joined, join};
 pub use manifest::Manifest;
+pub use number::number_order;
 pub use pattern::{Pattern, PatternError};
 pub use policy::{Policy, Prioritize, Resolve, Route};
 pub use time::Span;

@@ -77,4 +77,14 @@ impl Manifest {
     pub(crate) fn reason_names(&self) -> &[String] {
         &self.0.reasons
     }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn fields(&self) -> Fields {
+        self.0.needs
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn prefix_bytes(&self) -> u32 {
+        self.0.payload_prefix
+    }
 }

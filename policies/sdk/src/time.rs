@@ -46,14 +46,15 @@ impl Span {
     }
 
     fn from_seconds(seconds: f64) -> Option<Self> {
+        if !(0.0..=SECONDS_MAX).contains(&seconds) {
+            return None;
+        }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "the range is what is checked first; below one unit is nothing"
+            reason = "the range was checked, and what is below one unit is nothing"
         )]
-        (0.0..=SECONDS_MAX)
-            .contains(&seconds)
-            .then(|| Self((seconds * (1u64 << 32) as f64) as u64))
+        Some(Self((seconds * (1u64 << 32) as f64) as u64))
     }
 }
 
@@ -97,7 +98,7 @@ mod tests {
         let span = |json: &str| serde_json::from_str::<Span>(json).ok();
         assert_eq!(span("\"250ms\""), Some(Span(1 << 30)));
         assert_eq!(span("\"5m\""), Some(Span::seconds(300)));
-        assert_eq!(span("\" 2 h\""), None);
+        assert_eq!(span("\" 2 h \""), Some(Span::seconds(7200)));
         assert_eq!(span("\"2 h\""), Some(Span::seconds(7200)));
         assert_eq!(span("0.5"), Some(Span(1 << 31)));
         assert_eq!(span("7"), Some(Span::seconds(7)));

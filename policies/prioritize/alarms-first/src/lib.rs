@@ -102,3 +102,16 @@ impl Prioritize for AlarmsFirst {
 }
 
 weir_policy_sdk::export!(AlarmsFirst: prioritize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases() {
+        weir_policy_sdk::testing::prioritize::<AlarmsFirst>(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/cases"
+        ));
+    }
+}

@@ -69,3 +69,50 @@ fn members(value: &Value) -> Option<BTreeSet<String>> {
 }
 
 weir_policy_sdk::export!(GrowOnlySet: resolve);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use weir_policy_sdk::testing::{Held, check_laws, check_laws_of_all, resolve};
+
+    use super::*;
+
+    #[test]
+    fn cases() {
+        resolve::<GrowOnlySet>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+
+    #[test]
+    fn it_keeps_the_laws() {
+        let texts = [
+            "", "x", "{}", "[]", " []", "[1]", "[ 1]", "[1,2]", "[2,1,1]", "[1.0]", "[[1]]",
+        ];
+        let mut versions = vec![Held::delete(1), Held::delete(2)];
+        versions.extend(texts.map(|text| Held::put(1, text)));
+        versions.extend(["[1]", "", "[3]"].map(|text| Held::put(2, text)));
+        let mut named = Held::put(1, "[1]");
+        if let Some(value) = &mut named.value {
+            (value.encoding, value.attachment) = (5, Some(b"a".to_vec()));
+        }
+        versions.push(named);
+        for settings in ["{}", r#"{"deletes": "lose"}"#] {
+            check_laws_of_all::<GrowOnlySet>(settings, &versions);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_three_sets_keep_the_laws(
+            sets in prop::array::uniform3(prop::collection::vec(
+                prop_oneof![(0i64..4).prop_map(|n| n.to_string()), any::<f64>().prop_map(|n| n.to_string())],
+                0..4,
+            )),
+            times in prop::array::uniform3(1u32..3),
+        ) {
+            let [a, b, c] = [0, 1, 2].map(|at: usize| {
+                Held::put(times[at], format!("[{}]", sets[at].join(" , ")))
+            });
+            check_laws::<GrowOnlySet>("{}", [&a, &b, &c]).map_err(TestCaseError::fail)?;
+        }
+    }
+}

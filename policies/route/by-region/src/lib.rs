@@ -128,3 +128,13 @@ impl Route for ByRegion {
 }
 
 weir_policy_sdk::export!(ByRegion: route);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases() {
+        weir_policy_sdk::testing::route::<ByRegion>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+}
