@@ -83,7 +83,7 @@ pub(crate) struct Storage {
     condition: Arc<Mutex<Condition>>,
     readers: Vec<Arc<SharedReader>>,
     clock: Arc<SharedClock>,
-    read_only: bool,
+    intake: Arc<Intake>,
     rates: Mutex<Rates>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -136,15 +136,17 @@ impl Storage {
             .collect::<io::Result<Vec<_>>>()?;
         let queue = Arc::new(Queue::new(plan.queue_max));
         let condition = Arc::new(Mutex::new(Condition::default()));
+        let intake = Arc::new(Intake {
+            is_exact: plan.set.is_exact(),
+            set: plan.set.clone(),
+            space: plan.space.clone(),
+            read_only: plan.read_only,
+            stamp: plan.stamp,
+        });
         let readers = shards.iter().map(Shard::reader).collect();
         let worker = Worker {
             queue: Arc::clone(&queue),
-            intake: Intake {
-                set: plan.set.clone(),
-                space: plan.space.clone(),
-                read_only: plan.read_only,
-                stamp: plan.stamp,
-            },
+            intake: Arc::clone(&intake),
             lots: shards.iter().map(|_| Vec::new()).collect(),
             retained: vec![Retained::default(); shards.len()],
             batch: Batch::default(),
@@ -173,7 +175,7 @@ impl Storage {
             condition,
             readers,
             clock,
-            read_only: plan.read_only,
+            intake,
             rates: Mutex::default(),
             task: Mutex::new(Some(task)),
         }))
@@ -207,16 +209,10 @@ impl Storage {
         ack: Ack,
     ) -> Result<(), (Ack, &'static str)> {
         let bytes = value.as_ref().map_or(0, Value::len);
-        let intake = Intake {
-            set: self.set.clone(),
-            space: self.space.clone(),
-            read_only: self.read_only,
-            stamp: true,
-        };
-        if self.read_only {
+        if self.intake.read_only {
             return Err((ack, "this storage is read-only"));
         }
-        let Some(op) = intake.change(expr, stamp, value) else {
+        let Some(op) = self.intake.change(expr, stamp, value) else {
             return Err((ack, "the key does not belong to this storage"));
         };
         let (waiter, answer) = slot(ack);

@@ -424,7 +424,11 @@ impl Admitter {
                 key: &change.key,
                 record,
             });
-            self.cache.insert(hash, Some(head));
+            if version.stamp > self.newest.stamp {
+                self.cache.renew(hash, head);
+            } else {
+                self.cache.insert(hash, Some(head));
+            }
         }
         self.newest = self.newest.max(version);
         if version.is_delete() {

@@ -9,8 +9,13 @@ use crate::record::Head;
 
 /// Two generations of heads by key hash. When the young one is full the old one is dropped and the
 /// young one takes its place: constant cost, and a key that is used again is kept.
+///
+/// A key whose changes come in order is never looked up, so it is not remembered either, but for the
+/// batch at hand: that one fits into the processor's own cache, which all keys do not.
 #[derive(Debug)]
 pub(crate) struct HeadCache {
+    /// What the batch at hand has put.
+    fresh: Generation,
     young: Generation,
     old: Generation,
     keys_max: usize,
@@ -39,15 +44,17 @@ impl HeadCache {
     /// Holds between `keys_max` and twice as many keys, about 120 bytes each.
     pub(crate) fn new(keys_max: usize) -> Self {
         Self {
+            fresh: Generation::default(),
             young: Generation::default(),
             old: Generation::default(),
             keys_max,
         }
     }
 
-    /// Drops the old generation if the young one is full. Never called inside a batch, so that what
-    /// a batch has read stays until it is decided.
+    /// Begins a batch: the one before it is committed. Drops the old generation if the young one is
+    /// full; never inside a batch, so that what a batch has read stays until it is decided.
     pub(crate) fn rotate(&mut self) {
+        self.fresh.clear();
         if self.young.len() >= self.keys_max {
             self.old = std::mem::take(&mut self.young);
         }
@@ -55,6 +62,9 @@ impl HeadCache {
 
     /// `None` if nothing is known about the key.
     pub(crate) fn get(&mut self, key: u128) -> Option<Option<Head>> {
+        if let Some(head) = self.fresh.get(&key) {
+            return Some(*head);
+        }
         if let Some(head) = self.young.get(&key) {
             return Some(*head);
         }
@@ -64,14 +74,27 @@ impl HeadCache {
     }
 
     pub(crate) fn contains(&self, key: u128) -> bool {
-        self.young.contains_key(&key) || self.old.contains_key(&key)
+        let generations = [&self.fresh, &self.young, &self.old];
+        generations.iter().any(|heads| heads.contains_key(&key))
     }
 
     pub(crate) fn insert(&mut self, key: u128, head: Option<Head>) {
         self.young.insert(key, head);
     }
 
+    /// Takes note of a change that is newer than everything: a head that is remembered is replaced,
+    /// but none is remembered for its sake.
+    pub(crate) fn renew(&mut self, key: u128, head: Head) {
+        self.fresh.insert(key, Some(head));
+        for generation in [&mut self.young, &mut self.old] {
+            if let Some(held) = generation.get_mut(&key) {
+                *held = Some(head);
+            }
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
+        self.fresh.clear();
         self.young.clear();
         self.old.clear();
     }

@@ -58,6 +58,8 @@ pub(crate) struct Aside {
 pub(crate) struct Intake {
     /// Which keys are the storage's.
     pub set: KeySet,
+    /// Whether nothing but those keys is subscribed to, so that none needs a second look.
+    pub is_exact: bool,
     /// Its prefix.
     pub space: KeySpace,
     /// Refuse changes.
@@ -97,7 +99,7 @@ pub(crate) struct Upkeep {
 /// A storage's task.
 pub(crate) struct Worker {
     pub queue: Arc<Queue<Handed>>,
-    pub intake: Intake,
+    pub intake: Arc<Intake>,
     pub shards: Vec<Shard>,
     pub ring: Ring,
     pub route: Box<dyn Route>,
@@ -447,7 +449,7 @@ impl Intake {
             value,
             priority,
         } = sample;
-        let op = if self.set.is_exact() && !self.read_only && !is_wild(&key) {
+        let op = if self.is_exact && !self.read_only && !is_wild(&key) {
             let key = self.space.strip(key)?;
             KeptChange::Key(Change { key, stamp, value })
         } else {
@@ -475,7 +477,7 @@ impl Intake {
             let expr = expr.to_owned();
             return Some(KeptChange::Wildcard(WildcardChange { expr, stamp, value }));
         }
-        if !self.set.is_exact() && !self.set.matches(expr) {
+        if !self.is_exact && !self.set.matches(expr) {
             return None;
         }
         let key = self.space.relative(expr)?;
