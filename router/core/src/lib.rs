@@ -10,6 +10,7 @@ pub mod collection;
 pub mod health;
 pub mod key;
 pub mod keyspace;
+pub mod laws;
 pub mod pattern;
 pub mod placement;
 pub mod record;
