@@ -194,10 +194,12 @@ impl Host {
 
     fn check_memory(&self, component: &Component) -> Result<(), Refusal> {
         let required = component.resources_required();
-        let bytes = required.and_then(|required| required.max_initial_memory_size);
+        // In pages, of 64 KiB each.
+        let pages = required.and_then(|required| required.max_initial_memory_size);
+        let bytes = pages.unwrap_or(0).saturating_mul(64 << 10);
         let bytes_max = self.limits.memory_bytes_max;
         match bytes {
-            Some(bytes) if bytes > bytes_max as u64 => Err(Refusal::new(
+            bytes if bytes > bytes_max as u64 => Err(Refusal::new(
                 RefusalCode::Memory,
                 format!(
                     "the module wants {bytes} bytes of memory to begin with, {bytes_max} is the \

@@ -3,7 +3,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -12,6 +12,7 @@ use serde::Serialize;
 use thiserror::Error;
 use wasmparser::{ComponentInstance, Encoding, Parser, Payload, Validator, WasmFeatures};
 use wit_component::ComponentEncoder;
+use wit_parser::decoding::decode_world;
 
 use crate::{
     bindings::{PACKAGE, VERSION},
@@ -97,6 +98,9 @@ pub(crate) struct Parts<'a> {
 const DEPTH_MAX: usize = 4;
 const INSTANTIATIONS_MAX: usize = 10_000;
 
+/// Begins descriptions that wit-bindgen wrote before they were components themselves.
+const OLD_DESCRIPTION: u8 = 3;
+
 /// What a policy may be made of. Threads, garbage collection and exceptions are not among it.
 const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .union(WasmFeatures::COMPONENT_MODEL)
@@ -124,7 +128,16 @@ pub(crate) fn examine(bytes: &[u8], bytes_max: usize) -> Result<Parts<'_>, Refus
     let hooks = surface.hooks()?;
     let component = match surface.encoding {
         Encoding::Component => Cow::Borrowed(bytes),
-        Encoding::Module => Cow::Owned(encode(bytes)?),
+        Encoding::Module => {
+            let component = encode(bytes)?;
+            // The encoder leaves out whatever the module does not describe.
+            if Surface::read(&component)?.hooks().ok() != Some(hooks) {
+                return Err(no_component(
+                    "it does not describe the types of its functions",
+                ));
+            }
+            Cow::Owned(component)
+        }
     };
     Ok(Parts { component, hooks })
 }
@@ -159,23 +172,65 @@ impl From<wasmparser::BinaryReaderError> for Refusal {
 /// A component of a core module. The encoder panics on some modules that are valid but strange.
 fn encode(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
     let encode = || {
+        check_description(bytes)?;
         let encoder = ComponentEncoder::default().validate(true).module(bytes);
-        encoder.and_then(|mut encoder| encoder.encode())
-    };
-    let refuse = |why: &str| {
-        Refusal::new(
-            RefusalCode::Interface,
-            format!(
-                "no component can be made of the module: {why}; build it with wit-bindgen against \
-                 {PACKAGE}@{VERSION}"
-            ),
-        )
+        let component = encoder.and_then(|mut encoder| encoder.encode());
+        component.map_err(|error| format!("{error:#}"))
     };
     match catch_unwind(AssertUnwindSafe(encode)) {
         Ok(Ok(component)) => Ok(component),
-        Ok(Err(error)) => Err(refuse(&format!("{error:#}"))),
-        Err(panic) => Err(refuse(panic_text(panic.as_ref()))),
+        Ok(Err(error)) => Err(no_component(&error)),
+        Err(panic) => Err(no_component(panic_text(panic.as_ref()))),
     }
+}
+
+/// Looks at how a core module describes its world, before the encoder does: descriptions whose packages
+/// need each other in a circle would have it recurse until the stack is full, which nothing can catch.
+fn check_description(bytes: &[u8]) -> Result<(), String> {
+    let mut needs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(|error| error.to_string())?;
+        let Payload::CustomSection(section) = payload else {
+            continue;
+        };
+        if !section.name().starts_with("component-type") {
+            continue;
+        }
+        if section.data().first() == Some(&OLD_DESCRIPTION) {
+            return Err("its description is of a format that is out of use".into());
+        }
+        let (resolve, _) =
+            decode_world(section.data()).map_err(|error| format!("its description: {error:#}"))?;
+        let name = |id| resolve.packages[id].name.to_string();
+        for (id, _) in resolve.packages.iter() {
+            let needed = resolve.package_direct_deps(id).map(name);
+            needs.entry(name(id)).or_default().extend(needed);
+        }
+    }
+    // Takes away whatever needs nothing that is left, until only circles are.
+    while !needs.is_empty() {
+        let (rest, ready): (BTreeMap<_, _>, BTreeMap<_, _>) = needs
+            .into_iter()
+            .partition(|(_, needed)| !needed.is_empty());
+        if ready.is_empty() {
+            return Err("the packages of its description need each other in a circle".into());
+        }
+        needs = rest;
+        for needed in needs.values_mut() {
+            needed.retain(|name| !ready.contains_key(name));
+        }
+    }
+    Ok(())
+}
+
+fn no_component(why: &str) -> Refusal {
+    Refusal::new(
+        RefusalCode::Interface,
+        format!(
+            "no component can be made of the module: {why}; build it with wit-bindgen against \
+             {PACKAGE}@{VERSION}"
+        ),
+    )
 }
 
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -482,14 +537,12 @@ mod tests {
 
     #[test]
     fn components_that_double_at_each_level_are_refused() {
-        let mut wat = "(component)".to_owned();
+        let mut inside = String::new();
         for _ in 0..4 {
-            wat = format!(
-                "(component (component $c {}) {})",
-                wat.trim_start_matches("(component").trim_end_matches(')'),
-                "(instance (instantiate $c))".repeat(20)
-            );
+            let instances = "(instance (instantiate $c))".repeat(20);
+            inside = format!("(component $c {inside}) {instances}");
         }
+        let wat = format!("(component {inside})");
         check(&wat, RefusalCode::Invalid, "too deep");
     }
 }
