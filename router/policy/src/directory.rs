@@ -11,6 +11,7 @@ mod scan;
 mod watches;
 
 use std::{
+    collections::BTreeSet,
     io,
     path::PathBuf,
     sync::{
@@ -23,6 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use listing::{Content, Difference, Settling};
 pub use notes::Notes;
@@ -32,6 +34,9 @@ use watches::Watches;
 /// How far apart the two looks are that must agree. Well below the 200 ms within which a dropped
 /// file is to serve, and longer than a copy pauses between two writes.
 const SETTLE: Duration = Duration::from_millis(50);
+/// The same for a file that its writer has closed, or that was moved into place: long enough for
+/// another writer to show.
+const SETTLE_FINISHED: Duration = Duration::from_millis(10);
 
 /// Which directory, and how.
 #[derive(Clone, Debug)]
@@ -53,10 +58,9 @@ pub enum Event {
     Unreadable(String, String),
     /// No file of this name is there any more.
     Absent(String),
-    /// The directory cannot be read, and why. Nothing is known of its files.
-    Lost(String),
-    /// Everything that was there at this look has been told.
-    Looked,
+    /// All that was there at this look has been told; or why the directory cannot be read, which says
+    /// nothing of its files.
+    Looked(Result<(), String>),
 }
 
 /// A module as it was dropped.
@@ -82,6 +86,8 @@ pub struct Directory {
 struct Shared {
     is_stopped: AtomicBool,
     is_anew: AtomicBool,
+    /// Files that were closed by their writer or moved into place since the last look.
+    finished: Mutex<BTreeSet<String>>,
 }
 
 impl Directory {
@@ -97,9 +103,10 @@ impl Directory {
         // One place: a hint that waits already stands for all that follow.
         let (wake, woken) = sync_channel(1);
         let dir = std::path::absolute(&settings.dir)?;
-        let hint = wake.clone();
+        let (hint, ours) = (wake.clone(), Arc::clone(&shared));
         let watches = match settings.events {
-            true => Watches::new(&dir, move || {
+            true => Watches::new(&dir, move |finished| {
+                ours.finished.lock().extend(finished);
                 // Full: a look is due in any case.
                 let _ = hint.try_send(());
             }),
@@ -110,10 +117,9 @@ impl Directory {
             woken,
             watches,
             scanner: Scanner::new(dir),
-            settling: Settling::new(SETTLE),
+            settling: Settling::new(SETTLE, SETTLE_FINISHED),
             began: Instant::now(),
             poll: settings.poll,
-            lost: None,
             is_first: true,
             ignored: Vec::new(),
             tell,
@@ -155,8 +161,6 @@ struct Watching<T> {
     settling: Settling,
     began: Instant,
     poll: Duration,
-    /// Why the directory could not be read the last time.
-    lost: Option<String>,
     is_first: bool,
     ignored: Vec<String>,
     tell: T,
@@ -186,20 +190,16 @@ impl<T: FnMut(Event)> Watching<T> {
         if self.shared.is_anew.swap(false, Relaxed) {
             self.scanner.forget();
         }
+        // Taken before the look: what is finished after it is seen by the next.
+        let finished = std::mem::take(&mut *self.shared.finished.lock());
         let found = match self.scanner.look() {
             Ok(found) => found,
             Err(error) => {
-                let reason = error.to_string();
-                if self.lost.as_ref() != Some(&reason) {
-                    (self.tell)(Event::Lost(reason.clone()));
-                    self.lost = Some(reason);
-                }
                 self.is_first = false;
-                (self.tell)(Event::Looked);
+                (self.tell)(Event::Looked(Err(error.to_string())));
                 return self.watches.keep(&Default::default());
             }
         };
-        self.lost = None;
         let is_new = self.watches.keep(&found.places);
         if found.ignored != self.ignored {
             for file in &found.ignored {
@@ -214,11 +214,11 @@ impl<T: FnMut(Event)> Watching<T> {
                 self.settling.trust(name, now, print.clone());
             }
         }
-        for (name, difference) in self.settling.observe(now, &found.listing) {
+        for (name, difference) in self.settling.observe(now, &found.listing, &finished) {
             self.report(name, difference, now);
         }
         if self.settling.deadline().is_none() {
-            (self.tell)(Event::Looked);
+            (self.tell)(Event::Looked(Ok(())));
         }
         is_new
     }

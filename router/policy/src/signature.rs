@@ -5,7 +5,7 @@
 use std::{fmt, fs, path::Path};
 
 use minisign_verify::{PublicKey, Signature};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// What becomes of modules that nobody vouches for.
@@ -29,7 +29,7 @@ pub struct Key {
 }
 
 /// Who signed a module.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Signer {
     /// The key's id as minisign prints it: 16 hexadecimal digits.
     pub key_id: String,

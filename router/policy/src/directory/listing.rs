@@ -1,10 +1,14 @@
 //! What was seen of a directory, and when a difference is believed: pure.
 //!
 //! A file that is being written looks different every time; one that was written is the same twice.
-//! So a difference to what is accepted is a candidate until two looks, [`Settling::span`] apart, have
-//! seen the same; an absence too, since "remove, then copy" is how many replace a file.
+//! So a difference to what is accepted is a candidate until two looks, a span apart, have seen the
+//! same; an absence too, since "remove, then copy" is how many replace a file. The span is shorter if
+//! the file system has told that the writer is done.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// What the file system says of a file without opening it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -84,6 +88,7 @@ pub(crate) fn diff(old: &Listing, new: &Listing) -> Vec<(String, Difference)> {
 #[derive(Debug)]
 pub(crate) struct Settling {
     span: Duration,
+    span_finished: Duration,
     accepted: Listing,
     candidates: BTreeMap<String, Candidate>,
 }
@@ -92,13 +97,15 @@ pub(crate) struct Settling {
 struct Candidate {
     print: Option<Fingerprint>,
     since: Duration,
+    span: Duration,
 }
 
 impl Settling {
-    /// With `span` between the two looks.
-    pub(crate) fn new(span: Duration) -> Self {
+    /// With `span` between the two looks, or `span_finished` for a file whose writer is done.
+    pub(crate) fn new(span: Duration, span_finished: Duration) -> Self {
         Self {
             span,
+            span_finished,
             accepted: Listing::new(),
             candidates: BTreeMap::new(),
         }
@@ -110,6 +117,7 @@ impl Settling {
         &mut self,
         now: Duration,
         listing: &Listing,
+        finished: &BTreeSet<String>,
     ) -> Vec<(String, Difference)> {
         let differences = diff(&self.accepted, listing);
         // What is again as it was accepted needs no second look.
@@ -118,14 +126,25 @@ impl Settling {
         let mut ripe = Vec::new();
         for (name, difference) in differences {
             let print = listing.get(&name).cloned();
-            let same = self.candidates.get(&name).filter(|c| c.print == print);
-            match same {
-                Some(candidate) if now.saturating_sub(candidate.since) >= self.span => {
-                    ripe.push((name, difference));
+            let is_finished = print.is_some() && finished.contains(&name);
+            let span = if is_finished {
+                self.span_finished
+            } else {
+                self.span
+            };
+            match self.candidates.get_mut(&name).filter(|c| c.print == print) {
+                Some(candidate) => {
+                    candidate.span = candidate.span.min(span);
+                    if now.saturating_sub(candidate.since) >= candidate.span {
+                        ripe.push((name, difference));
+                    }
                 }
-                Some(_) => {}
                 None => {
-                    let candidate = Candidate { print, since: now };
+                    let candidate = Candidate {
+                        print,
+                        since: now,
+                        span,
+                    };
                     self.candidates.insert(name, candidate);
                 }
             }
@@ -135,10 +154,12 @@ impl Settling {
 
     /// What is seen now needs no second look: it has lain there since before we came.
     pub(crate) fn trust(&mut self, name: &str, now: Duration, print: Fingerprint) {
-        let since = now.saturating_sub(self.span);
-        let print = Some(print);
-        self.candidates
-            .insert(name.to_owned(), Candidate { print, since });
+        let candidate = Candidate {
+            print: Some(print),
+            since: now,
+            span: Duration::ZERO,
+        };
+        self.candidates.insert(name.to_owned(), candidate);
     }
 
     /// The fingerprint that has settled; `None` if it is the absence that has.
@@ -158,6 +179,7 @@ impl Settling {
     pub(crate) fn again(&mut self, name: &str, now: Duration) {
         if let Some(candidate) = self.candidates.get_mut(name) {
             candidate.since = now;
+            candidate.span = self.span;
         }
     }
 
@@ -168,8 +190,8 @@ impl Settling {
 
     /// When to look again, if something is about to settle.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        let since = self.candidates.values().map(|candidate| candidate.since);
-        since.min().map(|since| since + self.span)
+        let due = self.candidates.values().map(|one| one.since + one.span);
+        due.min()
     }
 }
 

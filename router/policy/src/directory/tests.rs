@@ -114,8 +114,10 @@ impl Known {
                 self.told.push(format!("{name} is gone"));
                 self.files.remove(&name);
             }
-            Event::Lost(_) => self.is_lost = true,
-            Event::Looked => self.looks += 1,
+            Event::Looked(found) => {
+                self.is_lost |= found.is_err();
+                self.looks += 1;
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind, RenameMode},
 };
 
 /// Watches the directory, its parent (so that it is noticed when it vanishes, returns or is swapped)
@@ -24,16 +24,17 @@ pub(crate) struct Watches {
 }
 
 impl Watches {
-    /// Calls `wake` when something has happened that is worth a look. Where events cannot be had,
-    /// there are none, and the log says so.
-    pub(crate) fn new(dir: &Path, wake: impl Fn() + Send + 'static) -> Self {
+    /// Calls `wake` when something has happened that is worth a look, with the names of the policies
+    /// whose files are finished, for all that the event tells. Where events cannot be had, there are
+    /// none, and the log says so.
+    pub(crate) fn new(dir: &Path, wake: impl Fn(Vec<String>) + Send + 'static) -> Self {
         let watched = dir.to_owned();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event
                 .as_ref()
                 .map_or(true, |event| matters(event, &watched))
             {
-                wake();
+                wake(event.as_ref().map(finished).unwrap_or_default());
             }
         });
         let mut watches = Self {
@@ -131,10 +132,28 @@ fn matters(event: &notify::Event, dir: &Path) -> bool {
     event.need_rescan() || event.paths.is_empty() || event.paths.iter().any(matters)
 }
 
+/// The policies whose files were closed by a writer or moved into place.
+fn finished(event: &notify::Event) -> Vec<String> {
+    let is_written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    let is_moved = matches!(
+        event.kind,
+        EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+    );
+    if event.kind != is_written && !is_moved {
+        return Vec::new();
+    }
+    let name = |path: &PathBuf| {
+        let file = path.file_name()?.to_str()?;
+        let module = file.strip_suffix(".minisig").unwrap_or(file);
+        Some(module.strip_suffix(".wasm")?.to_owned())
+    };
+    event.paths.iter().filter_map(name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use notify::event::{CreateKind, Flag, ModifyKind, RenameMode};
+    use notify::event::{CreateKind, Flag};
 
     #[test]
     fn looks_only_for_what_others_have_done() {

@@ -2,6 +2,15 @@ use super::*;
 use Difference::{Added, Changed, Removed};
 
 const SPAN: Duration = Duration::from_millis(50);
+const SPAN_FINISHED: Duration = Duration::from_millis(10);
+
+fn settling() -> Settling {
+    Settling::new(SPAN, SPAN_FINISHED)
+}
+
+fn nobody() -> BTreeSet<String> {
+    BTreeSet::new()
+}
 
 /// `geo=1` is a module of content 1; `geo=1+7` has a signature of content 7; `geo=1@3` was written
 /// to at 3; `geo=!` cannot be read.
@@ -70,9 +79,9 @@ fn two_listings_differ_in_their_contents_alone() {
 
 /// Looks at the times given (ms) and accepts what has settled; returns what settled at each look.
 fn story(looks: &[(u64, &str)]) -> Vec<String> {
-    let mut settling = Settling::new(SPAN);
+    let mut settling = settling();
     let looks = looks.iter().map(|(at, text)| {
-        let ripe = settling.observe(Duration::from_millis(*at), &listing(text));
+        let ripe = settling.observe(Duration::from_millis(*at), &listing(text), &nobody());
         let told: Vec<String> = ripe
             .iter()
             .map(|(name, difference)| {
@@ -147,15 +156,15 @@ fn believes_what_two_looks_agree_on() {
 
 #[test]
 fn what_was_not_read_as_it_was_seen_settles_again() {
-    let mut settling = Settling::new(SPAN);
+    let mut settling = settling();
     let (ms, files) = (Duration::from_millis, listing("a=1"));
-    assert!(settling.observe(ms(0), &files).is_empty());
+    assert!(settling.observe(ms(0), &files, &nobody()).is_empty());
     assert_eq!(settling.deadline(), Some(ms(50)));
-    assert_eq!(settling.observe(ms(50), &files).len(), 1);
+    assert_eq!(settling.observe(ms(50), &files, &nobody()).len(), 1);
     settling.again("a", ms(50));
     assert_eq!(settling.deadline(), Some(ms(100)));
-    assert!(settling.observe(ms(60), &files).is_empty());
-    assert_eq!(settling.observe(ms(100), &files).len(), 1);
+    assert!(settling.observe(ms(60), &files, &nobody()).is_empty());
+    assert_eq!(settling.observe(ms(100), &files, &nobody()).len(), 1);
     settling.accept("a");
     assert_eq!(
         (settling.deadline(), settling.accepted()),
@@ -165,9 +174,43 @@ fn what_was_not_read_as_it_was_seen_settles_again() {
 
 #[test]
 fn what_lay_there_before_is_believed_at_once() {
-    let mut settling = Settling::new(SPAN);
+    let mut settling = settling();
     let files = listing("a=1 b=1");
     let now = Duration::from_millis(200);
     settling.trust("a", now, files["a"].clone());
-    assert_eq!(settling.observe(now, &files), [("a".to_owned(), Added)]);
+    assert_eq!(
+        settling.observe(now, &files, &nobody()),
+        [("a".to_owned(), Added)]
+    );
+}
+
+#[test]
+fn what_its_writer_has_closed_settles_sooner() {
+    let (ms, done) = (Duration::from_millis, BTreeSet::from(["a".to_owned()]));
+    let one = listing("a=1 b=1");
+    let mut settling = settling();
+    assert!(settling.observe(ms(0), &one, &nobody()).is_empty());
+    // Told after it was seen first.
+    assert!(settling.observe(ms(5), &one, &done).is_empty());
+    assert_eq!(settling.deadline(), Some(ms(10)));
+    let ripe = settling.observe(ms(10), &one, &nobody());
+    assert_eq!(ripe, [("a".to_owned(), Added)]);
+    settling.accept("a");
+    // Another writer has begun: what the first one has closed says nothing about it.
+    assert!(
+        settling
+            .observe(ms(20), &listing("a=2 b=1"), &done)
+            .is_empty()
+    );
+    assert!(
+        settling
+            .observe(ms(25), &listing("a=3 b=1"), &nobody())
+            .is_empty()
+    );
+    let ripe = settling.observe(ms(50), &listing("a=3 b=1"), &nobody());
+    assert_eq!(ripe, [("b".to_owned(), Added)]);
+    // An absence is never finished.
+    settling.accept("b");
+    assert!(settling.observe(ms(60), &listing("b=1"), &done).is_empty());
+    assert!(settling.observe(ms(70), &listing("b=1"), &done).is_empty());
 }

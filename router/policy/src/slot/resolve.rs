@@ -1,0 +1,201 @@
+//! `resolve`: a handle that says who resolves now, and under which revision.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use weir_core::{
+    resolution::{Contender, Interrupted, Resolution, Resolve},
+    slot::{ContentHash, Service},
+};
+
+use super::{Notebook, Port};
+use crate::{
+    environment::{Environment, Hook, Manifest},
+    fault::{Fault, ResolveFault},
+    resolve::Resolver,
+    revision::Revision,
+    stats::Stats,
+};
+
+/// Says who resolves a storage's conflicts. Cheap to clone; for any number of threads.
+#[derive(Clone)]
+pub struct ResolveSlot(Arc<Seat>);
+
+/// Nobody asks any more when the last handle is dropped.
+struct Seat(Arc<Shared>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.notes.left();
+    }
+}
+
+struct Shared {
+    current: ArcSwapOption<Current>,
+    prepared: Mutex<BTreeMap<ContentHash, Arc<Prepared>>>,
+    notes: Notebook,
+}
+
+struct Prepared {
+    content: ContentHash,
+    resolver: Resolver,
+    answered: AtomicU64,
+}
+
+struct Current {
+    revision: u64,
+    /// `None`: wait.
+    prepared: Option<Arc<Prepared>>,
+}
+
+/// Who resolves now: one revision for as long as it is held.
+#[derive(Clone)]
+pub struct CurrentResolver {
+    current: Arc<Current>,
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct ResolvePort {
+    environment: Environment,
+    shared: Arc<Shared>,
+}
+
+impl ResolvePort {
+    /// Both sides of a slot.
+    pub(crate) fn new(settings: &str, notes: Notebook) -> (Self, ResolveSlot) {
+        let shared = Arc::new(Shared {
+            current: ArcSwapOption::empty(),
+            prepared: Mutex::default(),
+            notes,
+        });
+        let port = Self {
+            environment: Environment::for_resolve(settings),
+            shared: Arc::clone(&shared),
+        };
+        (port, ResolveSlot(Arc::new(Seat(shared))))
+    }
+
+    fn revision(&self, content: ContentHash) -> u64 {
+        content.resolver_revision(&self.environment.settings_json)
+    }
+}
+
+impl Port for ResolvePort {
+    fn hook(&self) -> Hook {
+        Hook::Resolve
+    }
+
+    fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    fn prepare(
+        &self,
+        content: ContentHash,
+        revision: &Arc<Revision>,
+        stats: &Arc<Stats>,
+    ) -> Result<Manifest, Fault> {
+        let settings = &self.environment.settings_json;
+        let resolver = Resolver::new(revision, settings, Arc::clone(stats))?;
+        let manifest = resolver.manifest().clone();
+        let prepared = Arc::new(Prepared {
+            content,
+            resolver,
+            answered: AtomicU64::new(0),
+        });
+        self.shared.prepared.lock().insert(content, prepared);
+        Ok(manifest)
+    }
+
+    fn publish(&self, service: Service, keep: &[ContentHash]) {
+        let mut prepared = self.shared.prepared.lock();
+        prepared.retain(|content, _| keep.contains(content));
+        let current = match service {
+            Service::Native => None,
+            Service::Wait => {
+                // The one that is loading, or that rests: the last that may be needed.
+                let awaited = keep.last().copied();
+                Some(Current {
+                    revision: awaited.map_or(0, |content| self.revision(content)),
+                    prepared: None,
+                })
+            }
+            Service::Revision(content) => Some(Current {
+                revision: self.revision(content),
+                // Not there would be a mistake of ours: waiting harms no replica.
+                prepared: prepared.get(&content).cloned(),
+            }),
+        };
+        self.shared.current.store(current.map(Arc::new));
+    }
+
+    fn take_answered(&self, content: ContentHash) -> u64 {
+        let prepared = self.shared.prepared.lock();
+        prepared
+            .get(&content)
+            .map_or(0, |prepared| prepared.answered.swap(0, Relaxed))
+    }
+
+    fn notes(&self) -> &Notebook {
+        &self.shared.notes
+    }
+}
+
+impl ResolveSlot {
+    /// Who resolves now; `None` is the native rule, by which the later version wins. Costs one atomic
+    /// load. Hold the answer for a batch and ask again for the next.
+    #[must_use]
+    pub fn current(&self) -> Option<CurrentResolver> {
+        let shared = &self.0.0;
+        let current = shared.current.load_full()?;
+        Some(CurrentResolver {
+            current,
+            shared: Arc::clone(shared),
+        })
+    }
+}
+
+impl CurrentResolver {
+    /// What marks records that were merged by it: a hash of the module and its settings, never 0. Two
+    /// routers with the same number merge alike.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.current.revision
+    }
+}
+
+impl Resolve for CurrentResolver {
+    fn resolve(
+        &mut self,
+        key: &str,
+        first: Contender<'_>,
+        second: Contender<'_>,
+    ) -> Result<Resolution, Interrupted> {
+        let Some(prepared) = &self.current.prepared else {
+            return Err(Interrupted("the resolver is not there yet".into()));
+        };
+        match prepared.resolver.resolve(key, first, second) {
+            Ok(resolution) => {
+                prepared.answered.fetch_add(1, Relaxed);
+                Ok(resolution)
+            }
+            // It fails so on every replica: the later version wins on all of them.
+            Err(ResolveFault::Guest(fault)) => {
+                self.shared.notes.note(&fault);
+                Ok(Resolution::Default)
+            }
+            Err(ResolveFault::Interrupted(interrupted)) => {
+                let fault = Fault::host(interrupted.0.clone());
+                self.shared.notes.failed(prepared.content, &fault);
+                Err(interrupted)
+            }
+        }
+    }
+}

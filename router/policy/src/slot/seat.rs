@@ -1,0 +1,174 @@
+//! What the seats of `route` and `prioritize` share: instances that are taken over between two batches.
+
+use std::sync::{
+    Arc,
+    atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+use parking_lot::Mutex;
+use weir_core::slot::{ContentHash, Service};
+
+use crate::fault::Fault;
+
+use super::Notebook;
+
+/// An instance, and how many calls it has answered.
+struct Ready<I> {
+    content: ContentHash,
+    instance: I,
+    answered: Arc<AtomicU64>,
+}
+
+/// What both sides of a slot see.
+pub(super) struct Shared<I> {
+    /// Moves whenever `published` has changed.
+    generation: AtomicU64,
+    published: Mutex<Published<I>>,
+    pub(super) notes: Notebook,
+}
+
+struct Published<I> {
+    service: Option<ContentHash>,
+    /// Started, and not yet taken by the seat.
+    fresh: Vec<Ready<I>>,
+    /// How many calls were answered, by revision; for each that is prepared.
+    answered: Vec<(ContentHash, Arc<AtomicU64>)>,
+}
+
+impl<I> Shared<I> {
+    pub(super) fn new(notes: Notebook) -> Self {
+        Self {
+            generation: AtomicU64::new(0),
+            published: Mutex::new(Published {
+                service: None,
+                fresh: Vec::new(),
+                answered: Vec::new(),
+            }),
+            notes,
+        }
+    }
+
+    /// Lays an instance out for the seat.
+    pub(super) fn lay_out(&self, content: ContentHash, instance: I) {
+        let mut published = self.published.lock();
+        published.fresh.retain(|ready| ready.content != content);
+        published.answered.retain(|(other, _)| *other != content);
+        let answered = Arc::new(AtomicU64::new(0));
+        published.answered.push((content, Arc::clone(&answered)));
+        published.fresh.push(Ready {
+            content,
+            instance,
+            answered,
+        });
+    }
+
+    pub(super) fn publish(&self, service: Service, keep: &[ContentHash]) {
+        let mut published = self.published.lock();
+        published.service = match service {
+            Service::Revision(content) => Some(content),
+            // Verdicts of these slots are local: nothing ever waits.
+            Service::Native | Service::Wait => None,
+        };
+        published
+            .fresh
+            .retain(|ready| keep.contains(&ready.content));
+        published
+            .answered
+            .retain(|(content, _)| keep.contains(content));
+        self.generation.fetch_add(1, Release);
+    }
+
+    pub(super) fn take_answered(&self, content: ContentHash) -> u64 {
+        let published = self.published.lock();
+        let counts = published
+            .answered
+            .iter()
+            .filter(|(other, _)| *other == content);
+        counts.map(|(_, count)| count.swap(0, Relaxed)).sum()
+    }
+}
+
+/// The side that asks.
+pub(super) struct Seat<I> {
+    pub(super) shared: Arc<Shared<I>>,
+    generation: u64,
+    serving: Option<usize>,
+    /// What serves, and what may serve again: two at the most.
+    instances: Vec<Ready<I>>,
+}
+
+impl<I> Seat<I> {
+    pub(super) fn new(shared: Arc<Shared<I>>) -> Self {
+        Self {
+            shared,
+            generation: 0,
+            serving: None,
+            instances: Vec::new(),
+        }
+    }
+
+    /// Asks what serves now. False: the native rule decides, because nothing serves or because it
+    /// failed, which is noted.
+    pub(super) fn ask(
+        &mut self,
+        samples: usize,
+        ask: impl FnOnce(&mut I) -> Result<(), Fault>,
+    ) -> bool {
+        if self.shared.generation.load(Acquire) != self.generation {
+            self.take_over();
+        }
+        let Some(index) = self.serving else {
+            self.shared.notes.native.fetch_add(samples as u64, Relaxed);
+            return false;
+        };
+        let ready = &mut self.instances[index];
+        match ask(&mut ready.instance) {
+            Ok(()) => {
+                ready.answered.fetch_add(1, Relaxed);
+                true
+            }
+            Err(fault) => {
+                self.shared.notes.failed(ready.content, &fault);
+                false
+            }
+        }
+    }
+
+    fn take_over(&mut self) {
+        let mut published = self.shared.published.lock();
+        // Under the lock, so that it belongs to what is read.
+        self.generation = self.shared.generation.load(Acquire);
+        for fresh in published.fresh.drain(..) {
+            self.instances
+                .retain(|ready| ready.content != fresh.content);
+            self.instances.push(fresh);
+        }
+        // What is prepared and not yet published may be: it stays.
+        let answered = &published.answered;
+        self.instances.retain(|ready| {
+            answered
+                .iter()
+                .any(|(content, _)| *content == ready.content)
+        });
+        let serves = published.service;
+        self.serving = serves.and_then(|content| {
+            let mut instances = self.instances.iter();
+            instances.position(|ready| ready.content == content)
+        });
+        drop(published);
+        if let (Some(content), None) = (serves, self.serving) {
+            // Invariant: what is published was laid out, and is kept until it is forgotten.
+            let fault = Fault::host("no instance was laid out for the revision that is to serve");
+            self.shared.notes.failed(content, &fault);
+        }
+    }
+}
+
+impl<I> Drop for Seat<I> {
+    fn drop(&mut self) {
+        self.shared.notes.left();
+    }
+}
