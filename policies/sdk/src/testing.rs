@@ -128,7 +128,11 @@ fn destination_json(case: &Case, manifest: &Manifest, answer: Destination) -> Re
         Destination::Default => json!("default"),
         Destination::Token(token) => json!({ "token": token }),
         Destination::Shard(shard) => json!({ "shard": case.shard_name(shard)? }),
-        Destination::Shards(shards) => {
+        Destination::Shards(mut shards) => {
+            // As the host takes it: a copy is one copy, in whatever order and however often it is
+            // named.
+            shards.sort_unstable();
+            shards.dedup();
             let names = shards.into_iter().map(|shard| case.shard_name(shard));
             json!({ "shards": names.collect::<Result<Vec<_>, _>>()? })
         }
