@@ -12,7 +12,7 @@ use weir_policy::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    guest::{Guest, KEY, PAYLOAD, SIZE, TIMESTAMP},
+    guest::{ATTACHMENT, ENCODING, Guest, KEY, KIND, PAYLOAD, PRIORITY, SIZE, TIMESTAMP},
     support::{Samples, host, host_with, load, route, router},
 };
 
@@ -28,10 +28,16 @@ fn token(needs: u8, load: &str) -> Guest {
     }
 }
 
+/// What it answers about two puts and a delete.
 fn tokens(guest: &Guest) -> Vec<u64> {
     let mut instance = router(&host(), guest).unwrap();
-    let (destinations, result) = route(&mut instance, 3);
-    result.unwrap();
+    let samples = Samples::new(3);
+    let mut batch = samples.describe();
+    batch[2].value = None;
+    let mut destinations = Vec::new();
+    instance
+        .route("fleet", 4, &batch, &mut destinations)
+        .unwrap();
     let token = |destination| match destination {
         Destination::Token(token) => token,
         other => panic!("{other:?}"),
@@ -52,12 +58,30 @@ fn a_guest_sees_what_it_asked_for() {
         [0, 0, 0],
         "not asked for"
     );
-    assert_eq!(tokens(&token(SIZE, "i64.load32_u offset=32")), [9, 9, 9]);
+    assert_eq!(tokens(&token(SIZE, "i64.load32_u offset=32")), [9, 9, 0]);
     assert_eq!(tokens(&token(KEY, "i64.load32_u offset=36")), [7, 14, 21]);
     assert_eq!(
         tokens(&token(PAYLOAD, "i64.load32_u offset=40")),
-        [9, 18, 27]
+        [9, 18, 18]
     );
+    assert_eq!(
+        tokens(&token(ATTACHMENT, "i64.load32_u offset=44")),
+        [4, 8, 8]
+    );
+    assert_eq!(
+        tokens(&token(TIMESTAMP, "i64.load offset=16")),
+        [0x0101_0101_0101_0101; 3]
+    );
+    assert_eq!(
+        tokens(&token(TIMESTAMP, "i64.load offset=24")),
+        [0x0101_0101_0101_0102; 3]
+    );
+    assert_eq!(
+        tokens(&token(ENCODING, "i64.load16_u offset=48")),
+        [7, 7, 0]
+    );
+    assert_eq!(tokens(&token(PRIORITY, "i64.load8_u offset=50")), [5; 3]);
+    assert_eq!(tokens(&token(KIND, "i64.load8_u offset=51")), [0, 0, 1]);
     // The last byte of each key.
     let last = Guest {
         needs: KEY,

@@ -8,8 +8,12 @@ use wit_parser::Resolve;
 
 /// Bits of `fields` in the interface.
 pub const TIMESTAMP: u8 = 1;
+pub const ENCODING: u8 = 2;
+pub const PRIORITY: u8 = 4;
 pub const SIZE: u8 = 8;
+pub const KIND: u8 = 16;
 pub const PAYLOAD: u8 = 32;
+pub const ATTACHMENT: u8 = 64;
 pub const KEY: u8 = 128;
 /// Bits of `hooks`.
 pub const ROUTE: u8 = 1;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_core::{
     key::Key,
     placement::{Description, Destination},
-    value::Value,
+    value::{Encoding, Value},
     version::Stamp,
 };
 use weir_policy::{
@@ -42,29 +42,31 @@ pub fn router(host: &Arc<Host>, guest: &Guest) -> Result<RouteInstance, Fault> {
     )
 }
 
-/// Samples with keys `0`, `1`, `2`..., stamps and payloads of their own.
+/// Samples with keys `0`, `1`, `2`..., and stamps, payloads and attachments of their own.
 pub struct Samples(Vec<(Key, Value)>);
 
 impl Samples {
     pub fn new(count: usize) -> Self {
-        let sample = |n: usize| {
-            (
-                Key::from(&*n.to_string()),
-                Value::bytes(format!("payload {n}")),
-            )
+        let value = |n| Value {
+            encoding: Encoding {
+                id: 7,
+                schema: None,
+            },
+            attachment: Some("meta".into()),
+            payload: format!("payload {n}").into(),
         };
+        let sample = |n: usize| (Key::from(&*n.to_string()), value(n));
         Self((0..count).map(sample).collect())
     }
 
     pub fn describe(&self) -> Vec<Description<'_>> {
         let samples = self.0.iter().zip(0u64..);
+        let mut id = [1; 16];
+        id[15] = 2;
         let describe = samples.map(|((key, value), n)| Description {
             key,
             key_hash: n,
-            stamp: Some(Stamp {
-                time: 1000 + n,
-                id: [1; 16],
-            }),
+            stamp: Some(Stamp { time: 1000 + n, id }),
             value: Some(value),
             priority: 5,
         });
