@@ -5,8 +5,8 @@
 //! (`WEIR_STORAGES__demo__VOLUME=memory`), flags. Objects are merged, everything else is replaced.
 //!
 //! Forms, which may be mixed, also in one file:
-//! - ours: Zenoh's own configuration with `storages`, `volumes`, `shard_groups`, `http`, `rest` and
-//!   `data_dir` beside it;
+//! - ours: Zenoh's own configuration with `storages`, `volumes`, `shard_groups`, `policies`, `http`,
+//!   `rest` and `data_dir` beside it;
 //! - the short form: `storages: { x: { key_expr: "a/**", backend: "rocksdb", dir: "/data" } }`;
 //! - zenohd's: `plugins: { storage_manager: { volumes: ..., storages: ... }, rest: ... }`, with its
 //!   own rules for directories (see [`Form`]). Only what stands in a class or set of a key pattern
@@ -21,6 +21,7 @@ mod group;
 mod layer;
 mod path;
 mod plugins;
+mod policy;
 mod servers;
 mod settings;
 mod show;
@@ -35,6 +36,7 @@ pub use diagnostic::{Diagnostic, Location, Severity};
 pub use directories::check_directories;
 pub use group::ShardGroups;
 pub use layer::{Defaults, Flag, Layers, RESERVED_VARIABLES};
+pub use policy::{OnRemove, PolicyKey, PolicyLimits, PolicySettings, Signatures, StoragePolicies};
 pub use servers::HttpSettings;
 pub use settings::{Loaded, Settings, load, parse_storage, parse_volume};
 pub use show::{schema, show};

@@ -7,6 +7,7 @@ use crate::group::{self, ShardGroups};
 use crate::layer::{self, Layers};
 use crate::path::KeyPath;
 use crate::plugins::{ZENOH_FIELDS, check_manager, check_plugins};
+use crate::policy::{self, PolicySettings};
 use crate::servers::{HttpSettings, put_rest, read_http};
 use crate::source::Sources;
 use crate::storage::{self, StorageSettings, Surroundings};
@@ -46,6 +47,8 @@ pub struct Settings {
     pub storages: BTreeMap<String, StorageSettings>,
     /// The shard groups by name.
     pub shard_groups: ShardGroups,
+    /// What is said of policies; `None` if nothing is, and no storage names one.
+    pub policies: Option<PolicySettings>,
     /// Where relative directories lie; for [`parse_storage`].
     pub roots: Roots,
     /// Everything in force, in our form, with the defaults of storages filled in.
@@ -78,6 +81,11 @@ pub(crate) const OUR_FIELDS: &[Field] = &[
         "shard_groups",
         r#"{"type":"object"}"#,
         "Shard groups by name, each a list of the key patterns of all its members.",
+    ),
+    field(
+        "policies",
+        r#"{"type":"object"}"#,
+        "WebAssembly modules that decide: where they lie, who signs them, what they may use.",
     ),
 ];
 
@@ -162,6 +170,7 @@ fn read(report: &mut Report<'_>, merged: Value, env: &[(String, String)]) -> Set
         .extend(directories::check_written(storages.values(), &data_dir));
     let shard_groups = group::read_groups(report, ours.get("shard_groups"));
     group::check_groups(report, &shard_groups, &storages);
+    let policies = policy::read_policies(report, ours.get("policies"), &data_dir, &storages);
 
     let zenoh = Value::Object(zenoh);
     let mut settings = Settings {
@@ -172,6 +181,7 @@ fn read(report: &mut Report<'_>, merged: Value, env: &[(String, String)]) -> Set
         volumes,
         storages,
         shard_groups,
+        policies,
         roots,
     };
     settings.effective = settings.to_json();
@@ -240,6 +250,9 @@ impl Settings {
             if !map.is_empty() {
                 all.insert(name.into(), Value::Object(map));
             }
+        }
+        if let Some(policies) = &self.policies {
+            all.insert("policies".into(), policies.to_json());
         }
         Value::Object(all)
     }

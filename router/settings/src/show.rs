@@ -2,6 +2,7 @@
 
 use crate::path::KeyPath;
 use crate::plugins::ZENOH_FIELDS;
+use crate::policy::{LIMIT_FIELDS, POLICY_FIELDS, STORAGE_POLICY_FIELDS};
 use crate::servers::{HTTP_FIELDS, REST_FIELDS};
 use crate::settings::{Loaded, OUR_FIELDS};
 use crate::source::{Origin, Sources};
@@ -134,6 +135,7 @@ pub fn schema() -> Value {
         );
         refine(&mut storage, "queue", object(&[QUEUE_FIELDS]));
         refine(&mut storage, "spool", object(&[SPOOL_FIELDS]));
+        refine(&mut storage, "policies", object(&[STORAGE_POLICY_FIELDS]));
         storage
     };
     let named = |of: Value| json!({ "type": "object", "additionalProperties": of });
@@ -145,6 +147,9 @@ pub fn schema() -> Value {
     refine(&mut schema, "storages", named(storage));
     let patterns = json!({ "type": ["string", "array"], "items": { "type": "string" } });
     refine(&mut schema, "shard_groups", named(patterns));
+    let mut policies = object(&[POLICY_FIELDS]);
+    refine(&mut policies, "limits", object(&[LIMIT_FIELDS]));
+    refine(&mut schema, "policies", policies);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("Weir");
     schema["properties"]["$schema"] = json!({ "type": "string" });
@@ -198,6 +203,9 @@ mod tests {
             SHARD_BY_FIELDS,
             SHARD_FIELDS,
             VOLUME_ID_FIELDS,
+            POLICY_FIELDS,
+            LIMIT_FIELDS,
+            STORAGE_POLICY_FIELDS,
         ];
         for field in all.into_iter().flatten() {
             assert!(

@@ -6,6 +6,7 @@ mod keys;
 mod shards;
 
 use crate::path::KeyPath;
+use crate::policy::{StoragePolicies, read_storage_policies};
 use crate::table::{Field, Report, Table};
 use crate::volume::{Form, Roots, VolumeSettings, check_name};
 use serde_json::Value;
@@ -62,6 +63,8 @@ pub struct StorageSettings {
     pub queue_changes: usize,
     /// Where changes wait while their volume cannot take them.
     pub spool: Spool,
+    /// Which policies decide for it.
+    pub policies: StoragePolicies,
 }
 
 /// How safe a change must be before it counts as stored.
@@ -199,6 +202,8 @@ pub(crate) fn read_storage(
     let garbage_collection = read_collection(report, &table);
     let queue_changes = read_queue(report, &table);
     let spool = read_spool(report, &table, name, around.roots);
+    let shards = engine.as_ref().map(|engine| engine.shards.len());
+    let policies = read_storage_policies(report, &table, name, shards, history);
 
     // Only now, when every mistake was told, give up for want of the essential.
     let (keys, engine) = (keys?, engine?);
@@ -222,6 +227,7 @@ pub(crate) fn read_storage(
         on_closure: engine.on_closure,
         queue_changes,
         spool,
+        policies,
     })
 }
 

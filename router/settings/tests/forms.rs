@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 use weir_settings::{
     Backend, Defaults, Durability, Flag, Form, History, Layers, Loaded, OnClosure, Origin,
-    Settings, StorageSettings, Timestamps, load, parse_storage, parse_volume, schema, show,
+    PolicyLimits, Settings, Signatures, StorageSettings, Timestamps, load, parse_storage,
+    parse_volume, schema, show,
 };
 
 fn layers(files: &[&str]) -> Layers {
@@ -46,6 +47,7 @@ fn shows_what_is_in_force_and_where_it_was_written() {
         "ours.yaml",
         "ours.toml",
         "ours.json",
+        "policies.json5",
     ] {
         let (_, loaded) = good(&layers(&[name]));
         golden::check(&format!("good/{name}.show"), &show(&loaded, true));
@@ -60,6 +62,7 @@ fn what_is_shown_reads_back_as_the_same() {
         "ours.yaml",
         "ours.toml",
         "ours.json",
+        "policies.json5",
     ] {
         let (settings, loaded) = good(&layers(&[name]));
         let dir = tempfile::tempdir().unwrap();
@@ -309,6 +312,47 @@ fn starts_without_any_file() {
 
     let (settings, _) = good(&layers(&[]));
     assert!(settings.storages.is_empty() && settings.zenoh == json!({}));
+}
+
+#[test]
+fn reads_what_is_said_of_policies() {
+    let (settings, loaded) = good(&layers(&["policies.json5"]));
+    assert_eq!(loaded.diagnostics, []);
+    let fleet = &settings.storages["fleet"].policies;
+    let named: Vec<_> = fleet.iter().collect();
+    assert_eq!(named, [("route", "geo"), ("resolve", "set-union")]);
+    let policies = settings.policies.unwrap();
+    assert_eq!(policies.poll, Duration::from_millis(500));
+    assert_eq!(policies.signatures, Signatures::Require);
+    assert_eq!(
+        policies.cache.as_deref(),
+        Some(Path::new("/var/lib/weir/compiled"))
+    );
+    assert_eq!(
+        (policies.limits.memory, policies.limits.fuel),
+        (16 << 20, 2_000_000)
+    );
+    // Sorted, however it was written: replicas compare it.
+    let geo = r#"{"default":"seoul","table":{"ohio":1,"seoul":0}}"#;
+    assert_eq!(policies.settings["geo"], geo);
+    let [file, line] = &policies.keys[..] else {
+        panic!("{:?}", policies.keys);
+    };
+    assert!(file.file.is_some() && file.text.contains(&line.text));
+
+    let (settings, _) = good(&layers(&["ours.json5"]));
+    assert_eq!(settings.policies, None);
+    // Naming one is enough.
+    let mut bound = layers(&["ours.json5"]);
+    bound.flags = vec![Flag::cfg("storages/drones/policies:{route: 'geo'}").unwrap()];
+    let (settings, _) = good(&bound);
+    let policies = settings.policies.unwrap();
+    assert_eq!(policies.dir, Path::new("./policies"));
+    assert_eq!(policies.limits, PolicyLimits::default());
+    assert_eq!(
+        policies.cache.as_deref(),
+        Some(Path::new("/var/lib/weir/policy-cache"))
+    );
 }
 
 #[test]

@@ -90,6 +90,11 @@ pub(crate) const STORAGE_FIELDS: &[Field] = &[
         "Where changes wait while the volume cannot take them.",
     ),
     field(
+        "policies",
+        r#"{"type":"object"}"#,
+        "Which policies decide for it: `route` and `resolve`, by name.",
+    ),
+    field(
         "replication",
         r#"{"type":"object"}"#,
         "Ignored: mirrors are to find each other.",

@@ -69,6 +69,11 @@ impl StorageSettings {
                 .filter_map(|(name, limit)| Some((name.to_owned(), limit?)));
             set("retain", Some(Value::Object(retain.collect())));
         }
+        let policies = &self.policies;
+        set(
+            "policies",
+            (!policies.is_empty()).then(|| policies.to_json()),
+        );
         match &self.shards[..] {
             [one] => {
                 for (name, value) in one.to_json() {
