@@ -169,6 +169,12 @@ impl CurrentResolver {
     pub fn revision(&self) -> u64 {
         self.current.revision
     }
+
+    /// Whether it is not there yet: it answers every question by putting it off.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.current.prepared.is_none()
+    }
 }
 
 impl Resolve for CurrentResolver {
