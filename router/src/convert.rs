@@ -83,6 +83,17 @@ pub(crate) fn ntp64(time: SystemTime) -> u64 {
     NTP64::from(time.duration_since(UNIX_EPOCH).unwrap_or_default()).as_u64()
 }
 
+/// A time for people and programs alike: `2026-11-23T07:36:56.123Z`.
+///
+/// # Errors
+/// The serializer's.
+pub(crate) fn as_rfc3339<S: serde::Serializer>(
+    time: &SystemTime,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
 /// A duration as NTP64.
 pub(crate) fn ntp64_span(span: Duration) -> u64 {
     NTP64::from(span).as_u64()

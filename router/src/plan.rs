@@ -67,10 +67,14 @@ impl Engines {
             } else {
                 settings.name.clone()
             };
-            // A shard is known on the ring by its volume and place, so that it keeps its keys when
-            // another is added.
+            // A shard is known on the ring by its name, or else by its volume and place, so that it
+            // keeps its keys when another is added.
             let dir = shard.dir.clone().unwrap_or_default();
-            let place = format!("{}:{}", shard.volume, dir.display());
+            let place = if shard.is_named {
+                shard.name.clone()
+            } else {
+                format!("{}:{}", shard.volume, dir.display())
+            };
             let plan = shard::Plan {
                 volume: self.of(shard.backend),
                 spec: StoreSpec {

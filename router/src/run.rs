@@ -67,6 +67,7 @@ pub async fn run(options: RunOptions) -> Result<ExitCode> {
     let Some(settings) = loaded.settings.filter(|_| !failed) else {
         return Ok(ExitCode::from(FAILURE));
     };
+    raise_file_limit();
     let config = runtime::config(&settings, &uhlc::ID::rand().to_string())?;
 
     // The signals are caught before anything is opened, so that none is missed.
@@ -200,6 +201,15 @@ fn greet(
     writeln!(out, "ready in {} ms", took.as_millis())?;
     out.flush()?;
     Ok(())
+}
+
+/// A database takes five files at the least and two dozen when it is large, and shells start programs
+/// with 1,024: takes as many as the system gives without asking its administrator.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
+    }
 }
 
 /// Answers on `@weir/<id>/**`.

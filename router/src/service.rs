@@ -62,7 +62,8 @@ struct Declared {
 /// A change of the configuration that was refused.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Refusal {
-    /// When.
+    /// When; RFC 3339 where it is shown.
+    #[serde(serialize_with = "crate::convert::as_rfc3339")]
     pub at: SystemTime,
     /// Why, in a sentence for each mistake.
     pub reason: String,

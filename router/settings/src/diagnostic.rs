@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, and how it is shown.
 
-use crate::source::Sources;
+use crate::{secret, source::Sources};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use std::fmt;
 use std::ops::Range;
@@ -128,10 +128,10 @@ impl Sources {
             .primary_title(diagnostic.message.as_str())
             .id(diagnostic.code);
         let mut group = Group::with_title(title);
-        match location
+        let shown = location
             .as_ref()
-            .and_then(|at| Some((at, self.text(at.source)?)))
-        {
+            .and_then(|at| Some((at, secret::cover(self.text(at.source)?))));
+        match &shown {
             Some((at, text)) => {
                 let span = visible(text, &at.span);
                 let snippet = Snippet::source(text)

@@ -22,6 +22,7 @@ mod layer;
 mod path;
 mod plugins;
 mod policy;
+mod secret;
 mod servers;
 mod settings;
 mod show;

@@ -67,7 +67,8 @@ counters! {
 /// An error that a storage met.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct LastError {
-    /// When.
+    /// When; RFC 3339 where it is shown.
+    #[serde(serialize_with = "crate::convert::as_rfc3339")]
     pub at: SystemTime,
     /// What went wrong.
     pub message: String,

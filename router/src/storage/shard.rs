@@ -514,7 +514,7 @@ impl Shard {
         // Who asked for an answer gets one now and may try again; an answer later would be of no use.
         batch.retain_mut(|offer| {
             let asked = offer.ack.is_some();
-            offer.answer(|| Outcome::Failed(format!("{}: the store is down", self.plan.spec.name)));
+            offer.answer(|| Outcome::Failed(self.why_down()));
             !asked
         });
         if batch.is_empty() {
@@ -633,6 +633,14 @@ impl Shard {
             view: open.admitter.view(now),
             age_max: self.plan.rules.age_max,
         });
+    }
+
+    fn why_down(&self) -> String {
+        let last = self.counters.last_error.lock();
+        last.as_ref().map_or_else(
+            || format!("{}: the store is down", self.plan.spec.name),
+            |error| format!("the store is down: {}", error.message),
+        )
     }
 
     fn spool_failed(&self, error: &std::io::Error) {

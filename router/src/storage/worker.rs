@@ -231,6 +231,7 @@ impl Worker {
         const AT_ONCE: usize = 1_024;
         let mut count = 0;
         for index in 0..self.shards.len() {
+            let mut from = Vec::new();
             loop {
                 let now = self.clock.now();
                 let shard = &mut self.shards[index];
@@ -238,32 +239,33 @@ impl Worker {
                     return Err("the store is down".into());
                 };
                 let rows = store
-                    .rows(aside.table, &[], AT_ONCE)
+                    .rows(aside.table, &from, AT_ONCE)
                     .map_err(|error| error.to_string())?;
-                if rows.is_empty() {
+                let Some((last, _)) = rows.last() else {
                     break;
-                }
-                if aside.release {
-                    let mut again = Vec::with_capacity(rows.len());
-                    for (_, row) in &rows {
-                        let Some(mut op) = KeptChange::decode(&row.clone().into()) else {
+                };
+                from.clone_from(last);
+                from.push(0);
+                let mut again = Vec::with_capacity(rows.len());
+                let mut writes = Vec::with_capacity(rows.len());
+                for (key, row) in rows {
+                    if aside.release {
+                        // What a later version has written is left for that one.
+                        let Some(mut op) = KeptChange::decode(&row.into()) else {
                             continue;
                         };
                         let stamp = self.clock.stamp().map_err(|error| error.to_string())?;
                         offer::set_stamp(&mut op, stamp);
                         again.push(Offer::silent(op));
                     }
-                    // First it is put again, then it is no longer aside: never neither.
-                    shard.offer(now, &mut again);
-                }
-                let writes: Vec<_> = rows
-                    .into_iter()
-                    .map(|(key, _)| Write::Row {
+                    writes.push(Write::Row {
                         table: aside.table,
                         key,
                         value: None,
-                    })
-                    .collect();
+                    });
+                }
+                // First it is put again, then it is no longer aside: never neither.
+                shard.offer(now, &mut again);
                 count += writes.len() as u64;
                 if !shard.maintain(now, &writes) {
                     return Err("the store failed".into());

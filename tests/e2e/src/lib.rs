@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod flight;
+pub mod guest;
 pub mod http;
 pub mod mortal;
 pub mod process;

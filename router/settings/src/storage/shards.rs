@@ -11,6 +11,11 @@ use std::path::PathBuf;
 /// One volume behind a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardSettings {
+    /// What policies and the status call it: as given, or the last part of its directory, or its place
+    /// in the list.
+    pub name: String,
+    /// Whether the name was given; then it stands for the shard wherever its data lies.
+    pub is_named: bool,
     /// The volume's name.
     pub volume: String,
     /// The volume's engine.
@@ -30,6 +35,9 @@ pub struct ShardSettings {
 impl ShardSettings {
     pub(super) fn to_json(&self) -> Map<String, Value> {
         let mut json = Map::new();
+        if self.is_named {
+            json.insert("name".into(), json!(self.name));
+        }
         json.insert("volume".into(), json!(self.volume));
         if let Some(dir) = &self.dir {
             json.insert("dir".into(), path_json(dir));
@@ -50,6 +58,11 @@ pub(crate) const VOLUME_ID_FIELDS: &[Field] =
     &[field("id", r#"{"type":"string"}"#, "The volume's name.")];
 
 pub(crate) const SHARD_FIELDS: &[Field] = &[
+    field(
+        "name",
+        r#"{"type":"string"}"#,
+        "What policies call it; else the last part of its directory.",
+    ),
     field("volume", r#"{"type":"string"}"#, "The volume's name."),
     field(
         "backend",
@@ -196,6 +209,19 @@ fn read_several(
             read_shard(report, &[&item, table], volume, &default, around)
         })
         .collect();
+    for (index, shard) in shards.iter().enumerate() {
+        let Some(shard) = shard else { continue };
+        let mut before = shards[..index].iter().flatten();
+        if shard.is_named && before.any(|other| other.name == shard.name) {
+            let at = path.join(index.to_string()).join("name");
+            let message = format!("two shards of storage `{name}` are called `{}`", shard.name);
+            report.conflict(
+                &at,
+                message,
+                "policies tell shards apart by name: change one",
+            );
+        }
+    }
     let read_only = table.bool(report, "read_only").unwrap_or_default();
     let on_closure = read_on_closure(report, table);
     Some(Engine {
@@ -214,6 +240,9 @@ fn read_shard(
     around: &Surroundings<'_>,
 ) -> Option<ShardSettings> {
     // A storage's own `dir` is no shard's: several in one directory would be a mistake.
+    let given = places[0]
+        .string(report, "name")
+        .filter(|_| places.len() > 1);
     let dir = places[0].string(report, "dir");
     let weight = places[0].integer(report, "weight", (1, 1 << 16));
     let create_db = first(report, places, "create_db", Table::bool);
@@ -224,7 +253,12 @@ fn read_shard(
     let dir = root.join(dir.map_or(dir_default, |dir| std::path::Path::new(dir)));
     // The stock filesystem backend always creates its directory.
     let create_default = around.form == Form::Weir || volume.backend == Backend::Filesystem;
+    let last = dir
+        .file_name()
+        .map(|last| last.to_string_lossy().into_owned());
     Some(ShardSettings {
+        name: given.map_or_else(|| last.unwrap_or_default(), str::to_owned),
+        is_named: given.is_some(),
         volume: volume.name.clone(),
         backend: volume.backend,
         dir: volume.backend.has_directory().then_some(dir),
