@@ -30,6 +30,7 @@ pub mod directory;
 mod engine;
 mod environment;
 mod fault;
+pub mod harness;
 mod host;
 mod instance;
 pub mod limits;
