@@ -3,9 +3,11 @@
 //!
 //! A seed makes a [`Scenario`], a list of steps; [`run`] plays it. The same seed gives the same trace.
 //! There is no repair between replicas yet: every change reaches every replica in the end, and the
-//! steps by which replicas repair each other will stand beside [`Step::Deliver`].
+//! steps by which replicas repair each other will stand beside [`Step::Deliver`]. Replicas under a
+//! resolver, which merge each other's states already, have histories of their own ([`resolving`]).
 
 mod disk;
+pub mod resolving;
 pub mod scenario;
 pub mod world;
 

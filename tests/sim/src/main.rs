@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode, time::Instant};
 
-use weir_sim::{Coverage, check};
+use weir_sim::{Coverage, check, resolving};
 
 fn main() -> std::io::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
@@ -29,6 +29,11 @@ fn main() -> std::io::Result<ExitCode> {
     let (mut passed, mut failed) = (0u64, 0u64);
     let mut coverage = Coverage::default();
     for seed in from..from + count {
+        if let Err(report) = resolving::check(seed) {
+            failed += 1;
+            writeln!(out, "{report}")?;
+            continue;
+        }
         match check(seed) {
             Ok(outcome) => {
                 passed += 1;

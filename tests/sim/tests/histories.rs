@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use weir_sim::{Coverage, check};
+use weir_sim::{Coverage, check, resolving};
 
 #[test]
 fn fixed_seeds_hold_and_reach_every_branch() {
@@ -29,13 +29,45 @@ fn fresh_seeds_hold() {
         if let Err(report) = check(seed) {
             panic!("{report}");
         }
+        if let Err(report) = resolving::check(seed) {
+            panic!("{report}");
+        }
     }
+}
+
+/// S13: whatever the resolver, replicas that exchange their states end byte-equal.
+#[test]
+fn resolved_replicas_end_alike() {
+    let mut total = resolving::Reached::default();
+    for seed in 1..=600 {
+        let reached = match resolving::check(seed) {
+            Ok(ended) => ended.reached,
+            Err(report) => panic!("{report}"),
+        };
+        total.asked += reached.asked;
+        total.interrupted += reached.interrupted;
+        total.merged += reached.merged;
+        total.crashes += reached.crashes;
+        total.forgotten += reached.forgotten;
+        total.quarantined += reached.quarantined;
+    }
+    let each = [
+        total.asked,
+        total.interrupted,
+        total.merged,
+        total.crashes,
+        total.forgotten,
+        total.quarantined,
+    ];
+    assert!(each.iter().all(|reached| *reached > 0), "{total:?}");
 }
 
 #[test]
 fn a_seed_gives_the_same_trace_twice() {
     for seed in 1..20 {
         let trace = || check(seed).map(|outcome| outcome.trace);
+        assert_eq!(trace(), trace());
+        let trace = || resolving::check(seed).map(|ended| ended.trace);
         assert_eq!(trace(), trace());
     }
 }
