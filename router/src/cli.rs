@@ -19,12 +19,14 @@ pub mod check;
 mod failure;
 mod generate;
 pub mod logging;
+mod policy;
 mod run;
 pub mod settings;
 
 use check::{CheckArgs, ConfigArgs};
 use generate::{CompletionsArgs, ManArgs};
 use logging::{LogArgs, Voice};
+use policy::PolicyArgs;
 use run::RunArgs;
 
 /// Exit status when nothing matched, or when warnings were denied.
@@ -84,6 +86,8 @@ enum Command {
     Status(Box<StatusArgs>),
     /// List, look into, clear and fill storages
     Storage(StorageArgs),
+    /// WebAssembly modules that decide
+    Policy(PolicyArgs),
     /// Check a configuration: every mistake at once, with file, line and column
     Check(Box<CheckArgs>),
     /// Show the settings, or the schema of the configuration file
@@ -119,6 +123,7 @@ impl Cli {
             Command::Storage(args) => {
                 client(async |streams| storage::storage(&args, streams).await)
             }
+            Command::Policy(args) => policy::policy(&args),
             Command::Check(args) => print(|streams| check::check(*args, self.log.color, streams)),
             Command::Config(args) => print(|streams| check::config(args, self.log.color, streams)),
             Command::Completions(args) => generate::completions(&args),
@@ -138,6 +143,7 @@ impl Command {
             | Self::Sub(_)
             | Self::Status(_)
             | Self::Storage(_)
+            | Self::Policy(_)
             | Self::Check(_)
             | Self::Config(_)
             | Self::Completions(_)

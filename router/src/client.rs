@@ -19,6 +19,7 @@ pub mod del;
 mod format;
 pub mod get;
 pub mod import;
+pub mod policy;
 pub mod put;
 pub mod status;
 pub mod storage;

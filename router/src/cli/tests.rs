@@ -47,6 +47,8 @@ fn a_command_line_is_read_or_refused() {
         ("config", false),
         ("status --json --timeout 2", true),
         ("storage ls", true),
+        ("policy ls --json", true),
+        ("policy", false),
         ("storage parked list demo", true),
         ("storage quarantine purge demo --router ab", true),
         ("storage quarantine purge", false),
