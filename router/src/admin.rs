@@ -6,6 +6,8 @@
 //! | `@/<id>/router/status/plugins/storage_manager/{version,volumes/*,storages/*,refusals/**}` | as the stock storage manager's, with more in it |
 //! | `@weir/<id>/status` | the router |
 //! | `@weir/<id>/storages/<name>` | one storage |
+//! | `@weir/<id>/policies` | the policies' directory |
+//! | `@weir/<id>/policies/<name>` | one policy and where it serves |
 //! | `@weir/<id>/storages/<name>/{parked,quarantine}` | what was set aside; with `_purge` it is dropped, with `_release` it is put again under a new timestamp |
 
 use std::{sync::Arc, time::Duration};
@@ -21,6 +23,7 @@ use zenoh::{
 };
 
 use crate::{
+    policies,
     query::durability_name,
     service::Service,
     storage::{Aside, Storage, offer::stamp_of},
@@ -145,6 +148,12 @@ pub(crate) fn answer(service: &Arc<Service>, permissions: Permissions, query: &Q
         if asks_for(query, &key) {
             entries.push((key, storage_status(service, &storage)));
         }
+    }
+    if let Some(policies) = service.policies()
+        && asks_for(query, &format!("{root}/policies/**"))
+    {
+        let shown = policies::status(policies).into_iter();
+        entries.extend(shown.map(|(key, value)| (format!("{root}/{key}"), value)));
     }
     for (key, value) in entries.into_iter().filter(|(key, _)| asks_for(query, key)) {
         let Ok(key) = KeyExpr::new(key) else { continue };

@@ -14,6 +14,7 @@ mod convert;
 mod http;
 mod plan;
 mod plugin;
+mod policies;
 mod query;
 pub mod run;
 mod runtime;

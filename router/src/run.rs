@@ -14,7 +14,7 @@ use weir_settings::{Layers, Severity};
 use crate::{
     admin::{self, Permissions},
     clock::SharedClock,
-    convert, plugin,
+    convert, plugin, policies,
     runtime::{self, Router},
     service::Service,
     session::Service as Serving,
@@ -86,13 +86,21 @@ pub async fn run(options: RunOptions) -> Result<ExitCode> {
     )?;
     let stamped_before = clock.now();
     let permissions = permissions(&config);
+    let policies = match &settings.policies {
+        Some(policies) => Some(policies::start(policies, &id.to_string())?),
+        None => None,
+    };
     let service = Service::new(
         id.to_string(),
         clock,
         settings.roots.clone(),
         settings.volumes.clone(),
+        policies.clone(),
     );
     service.open_all(&settings).await?;
+    if let Some(policies) = &policies {
+        policies::wait_until_loaded(policies).await;
+    }
     plugin::provide(Arc::clone(&service));
     let mut router = Router::build(config).await?;
     router.follow(stamped_before);
@@ -129,6 +137,9 @@ pub async fn run(options: RunOptions) -> Result<ExitCode> {
         http.abort();
     }
     service.close().await;
+    if let Some(policies) = &policies {
+        policies.stop();
+    }
     router.close().await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -181,6 +192,9 @@ fn greet(
             "  storage   ... and {} more",
             settings.storages.len() - SHOWN
         )?;
+    }
+    if let Some(policies) = &settings.policies {
+        writeln!(out, "  policies  {}", policies.dir.display())?;
     }
     for endpoint in router.endpoints() {
         writeln!(out, "  listening {endpoint}")?;

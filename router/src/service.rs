@@ -11,11 +11,13 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
+use weir_policy::Policies;
 use weir_settings::{Form, OnClosure, Roots, Settings, StorageSettings, VolumeSettings};
 
 use crate::{
     clock::SharedClock,
     plan::Engines,
+    policies,
     query::QueryPool,
     session::{Bus, Service as Serving, Subscription},
     share::Share,
@@ -26,6 +28,8 @@ use crate::{
 pub(crate) struct Service {
     router: String,
     engines: Engines,
+    /// Those that can be bound; `None` if the settings say nothing of any.
+    policies: Option<Arc<Policies>>,
     clock: Arc<SharedClock>,
     pool: QueryPool,
     roots: Roots,
@@ -82,12 +86,14 @@ impl Service {
         clock: SharedClock,
         roots: Roots,
         volumes: BTreeMap<String, VolumeSettings>,
+        policies: Option<Arc<Policies>>,
     ) -> Arc<Self> {
         let (commands, queue) = mpsc::unbounded_channel();
         let service = Arc::new(Self {
             pool: QueryPool::new(router.clone()),
             router,
             engines: Engines::new(),
+            policies,
             clock: Arc::new(clock),
             roots,
             state: RwLock::new(State {
@@ -170,6 +176,11 @@ impl Service {
     /// Why changes of the configuration were refused, by their path.
     pub(crate) fn refusals(&self) -> BTreeMap<String, Refusal> {
         self.refusals.lock().clone()
+    }
+
+    /// The policies.
+    pub(crate) fn policies(&self) -> Option<&Arc<Policies>> {
+        self.policies.as_ref()
     }
 
     /// The router's id.
@@ -278,6 +289,9 @@ impl Service {
                 }
             }
             self.engines.plan(&storage)?;
+            if self.policies.is_none() && !storage.policies.is_empty() {
+                bail!("this router has no policies: start it with `policies` in its settings");
+            }
             commands.push(Command::Add(Box::new(storage)));
         }
         state.volumes = volumes;
@@ -309,6 +323,8 @@ impl Service {
     async fn open(self: Arc<Self>, settings: StorageSettings) -> Result<Arc<Storage>> {
         let name = settings.name.clone();
         let plan = self.engines.plan(&settings)?;
+        let route = self.policies.as_deref();
+        let route = route.and_then(|all| policies::bind(all, &settings, &plan));
         self.state.write().storages.insert(
             name.clone(),
             Entry {
@@ -317,7 +333,7 @@ impl Service {
             },
         );
         let clock = Arc::clone(&self.clock);
-        let storage = tokio::task::spawn_blocking(move || Storage::open(plan, clock))
+        let storage = tokio::task::spawn_blocking(move || Storage::open(plan, route, clock))
             .await?
             .with_context(|| format!("storage `{name}` cannot be opened"))?;
         let open = Open {

@@ -22,7 +22,7 @@ use weir_core::{
     admission::History,
     keyspace::KeySpace,
     pattern::KeySet,
-    placement::{ByChunk, Ring},
+    placement::{ByChunk, Ring, Route},
     value::Value,
     version::Stamp,
 };
@@ -104,11 +104,16 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(60);
 
 impl Storage {
     /// Opens the stores and starts the task. A store that cannot be opened yet is tried again and
-    /// again, and what comes meanwhile is spooled.
+    /// again, and what comes meanwhile is spooled. `route` decides the shards; without it, the native
+    /// rule does.
     ///
     /// # Errors
     /// If the spool cannot be opened: then nothing could be promised.
-    pub(crate) fn open(plan: Plan, clock: Arc<SharedClock>) -> io::Result<Arc<Self>> {
+    pub(crate) fn open(
+        plan: Plan,
+        route: Option<Box<dyn Route>>,
+        clock: Arc<SharedClock>,
+    ) -> io::Result<Arc<Self>> {
         let counters = Arc::new(Counters::default());
         let now = clock.now();
         let history = plan
@@ -144,6 +149,9 @@ impl Storage {
             stamp: plan.stamp,
         });
         let readers = shards.iter().map(Shard::reader).collect();
+        let native = ByChunk {
+            chunk: plan.shard_by,
+        };
         let worker = Worker {
             queue: Arc::clone(&queue),
             intake: Arc::clone(&intake),
@@ -153,9 +161,7 @@ impl Storage {
             offers: Vec::new(),
             shards,
             ring,
-            route: Box::new(ByChunk {
-                chunk: plan.shard_by,
-            }),
+            route: route.unwrap_or_else(|| Box::new(native)),
             clock: Arc::clone(&clock),
             counters: Arc::clone(&counters),
             condition: Arc::clone(&condition),

@@ -87,8 +87,16 @@ fn rows(router: &str, policy: &Value) -> Vec<[String; 11]> {
             .sum();
         let cell = |field| shown(slot, field);
         let is_bound = !slot.is_null();
-        let errors = if is_bound { errors.to_string() } else { "-".into() };
-        let state = if is_bound { cell("state") } else { "unbound".into() };
+        let errors = if is_bound {
+            errors.to_string()
+        } else {
+            "-".into()
+        };
+        let state = if is_bound {
+            cell("state")
+        } else {
+            "unbound".into()
+        };
         [
             name.clone(),
             router.to_owned(),
@@ -166,8 +174,17 @@ mod tests {
         let file = json!({ "state": "ready", "hash": hash });
         let bound = json!({ "name": "geo", "file": file, "slots": [slot] });
         let expected = [
-            "geo", "ab", "ready", "storages/fleet", "route", "rolled-back", "1.2.3", "01234567",
-            "7", "3", "12.3",
+            "geo",
+            "ab",
+            "ready",
+            "storages/fleet",
+            "route",
+            "rolled-back",
+            "1.2.3",
+            "01234567",
+            "7",
+            "3",
+            "12.3",
         ];
         assert_eq!(rows("ab", &bound), [expected.map(str::to_owned)]);
         let expected = [

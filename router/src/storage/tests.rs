@@ -110,7 +110,7 @@ impl World {
             shard_by: None,
             shards: (0..shape.shards).map(shard).collect(),
         };
-        let storage = Storage::open(plan, Arc::new(clock)).unwrap();
+        let storage = Storage::open(plan, None, Arc::new(clock)).unwrap();
         Self {
             storage,
             faults,
