@@ -89,6 +89,7 @@ impl Engines {
                 space: space.clone(),
                 durability,
                 spool: (settings.spool.dir.join(name), settings.spool.bytes_max),
+                resolver: None,
             };
             (place, f64::from(shard.weight), plan)
         });

@@ -330,6 +330,12 @@ impl Admitter {
         self.rules.history
     }
 
+    /// Whether a policy resolves conflicts here.
+    #[must_use]
+    pub const fn resolves(&self) -> bool {
+        self.rules.resolves
+    }
+
     /// Begins to forget what lies below `horizon`: from here on changes below it are judged with
     /// care. To be written before the first tombstone is dropped; see [`crate::collection`].
     /// A time series takes late changes however late they are, so there it goes no further than what

@@ -54,6 +54,7 @@ counters! {
     quarantined: "changes older than what could be judged, set aside",
     nothing: "deletes of keys that were not there",
     rejected: "changes refused",
+    interrupted: "questions that a policy could not be asked; the changes wait among the parked ones",
     ties: "different changes of one key with the same timestamp",
     spooled: "changes written to the spool because the store was not to be used",
     errors: "errors of the store or the spool",

@@ -6,7 +6,7 @@
 
 use std::{ops::ControlFlow, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use weir_backend_api::{Direction, Result, Snapshot};
+use weir_backend_api::{Direction, Result, Snapshot, Store};
 use weir_core::{
     admission::{Admitter, History},
     change::{Change, KeptChange, Table, WildcardChange, Write},
@@ -108,9 +108,9 @@ fn replace(worker: &mut Worker, shard: usize, changes: Vec<(Key, Record, Record)
     let Some((store, admitter)) = worker.shards[shard].parts() else {
         return false;
     };
-    let keys: Vec<&Key> = changes.iter().map(|(key, _, _)| key).collect();
-    let heads = match store.heads(&keys) {
-        Ok(heads) => heads,
+    let read = changes.iter().map(|(key, read, _)| (key, read));
+    let unchanged = match unchanged(&**store, read, admitter.resolves()) {
+        Ok(unchanged) => unchanged,
         Err(error) => {
             worker.shards[shard].fail(now, &error);
             return false;
@@ -118,8 +118,8 @@ fn replace(worker: &mut Worker, shard: usize, changes: Vec<(Key, Record, Record)
     };
     admitter.begin();
     let mut writes = Vec::new();
-    for ((key, read, new), held) in changes.iter().zip(heads) {
-        if held == Some(read.head) {
+    for ((key, _, new), unchanged) in changes.iter().zip(unchanged) {
+        if unchanged {
             admitter.learn(key, Some(new.head));
             writes.push(Write::Latest {
                 key,
@@ -130,6 +130,26 @@ fn replace(worker: &mut Worker, shard: usize, changes: Vec<(Key, Record, Record)
     writes.is_empty() || worker.shards[shard].maintain(now, &writes)
 }
 
+/// Whether each record is still held as it was read. Where conflicts are resolved the same version may
+/// have merged more since, which is not to be forgotten.
+fn unchanged<'a>(
+    store: &dyn Store,
+    read: impl Iterator<Item = (&'a Key, &'a Record)>,
+    resolves: bool,
+) -> Result<Vec<bool>> {
+    if resolves {
+        let same = |(key, read): (&Key, &Record)| {
+            let held = store.get(key)?;
+            Ok(held.is_some_and(|held| held.head == read.head && held.merged == read.merged))
+        };
+        return read.map(same).collect();
+    }
+    let (keys, read): (Vec<_>, Vec<_>) = read.unzip();
+    let heads = store.heads(&keys)?.into_iter();
+    let same = |(held, read): (_, &Record)| held == Some(read.head);
+    Ok(heads.zip(read).map(same).collect())
+}
+
 /// Forgets keys whose record is still the one that was read.
 fn forget(worker: &mut Worker, shard: usize, gone: &[(Key, Record)]) -> bool {
     let now = worker.clock.now();
@@ -137,9 +157,9 @@ fn forget(worker: &mut Worker, shard: usize, gone: &[(Key, Record)]) -> bool {
     let Some((store, admitter)) = worker.shards[shard].parts() else {
         return false;
     };
-    let keys: Vec<&Key> = gone.iter().map(|(key, _)| key).collect();
-    let heads = match store.heads(&keys) {
-        Ok(heads) => heads,
+    let read = gone.iter().map(|(key, read)| (key, read));
+    let unchanged = match unchanged(&**store, read, admitter.resolves()) {
+        Ok(unchanged) => unchanged,
         Err(error) => {
             worker.shards[shard].fail(now, &error);
             return false;
@@ -147,8 +167,8 @@ fn forget(worker: &mut Worker, shard: usize, gone: &[(Key, Record)]) -> bool {
     };
     admitter.begin();
     let mut writes = Vec::new();
-    for ((key, read), held) in gone.iter().zip(heads) {
-        if held == Some(read.head) {
+    for ((key, _), unchanged) in gone.iter().zip(unchanged) {
+        if unchanged {
             admitter.learn(key, None);
             writes.push(Write::ForgetLatest { key });
         }

@@ -6,6 +6,7 @@
 //! hands, the queue fills, and the publishers feel it: nothing that was accepted is lost (S6).
 
 mod job;
+mod resolving;
 
 use std::{
     path::PathBuf,
@@ -24,7 +25,10 @@ use weir_core::{
     view::View,
 };
 
-pub(crate) use self::job::Job;
+pub(crate) use self::{
+    job::Job,
+    resolving::{ResolverSlot, Resolving},
+};
 use super::{
     counters::Counters,
     offer::{self, Offer, Outcome},
@@ -49,6 +53,8 @@ pub(crate) struct Plan {
     pub durability: Durability,
     /// Where changes wait while the store cannot take them, and how many bytes of them.
     pub spool: (PathBuf, u64),
+    /// What resolves its conflicts, if a policy is bound to that ([`Rules::resolves`]), there or not.
+    pub resolver: Option<Arc<dyn ResolverSlot>>,
 }
 
 /// A shard, in the hands of its storage's task.
@@ -61,6 +67,8 @@ pub(crate) struct Shard {
     held: Vec<Offer>,
     /// When the next parked change is due (NTP64).
     due: Option<u64>,
+    /// Whether the resolver can be asked, and when those that wait for it are asked again.
+    asking: Health,
     counters: Arc<Counters>,
     reader: Arc<SharedReader>,
     /// Wildcard operations whose effect is still to be folded into the records.
@@ -105,6 +113,7 @@ impl Shard {
             spool,
             held: Vec::new(),
             due: None,
+            asking: Health::Up,
             counters,
             reader: Arc::default(),
             jobs: Vec::new(),
@@ -275,7 +284,7 @@ impl Shard {
         let store: Arc<Box<dyn Store>> = Arc::new(self.plan.volume.open(&self.plan.spec)?);
         let memory = weir_backend_api::recover::memory(&**store)?;
         self.jobs.clear();
-        if !memory.journal.is_empty() {
+        if !memory.journal.is_empty() && !self.plan.rules.resolves {
             // A fold that a crash cut short is begun again; one that was finished finds nothing to do.
             self.jobs.push(Job::Fold(KeyRange::all()));
         }
@@ -394,6 +403,12 @@ impl Shard {
         released: bool,
         also: &[Write<'static>],
     ) -> Result<(), Error> {
+        match self.plan.resolver.as_ref().map(|slot| slot.resolving()) {
+            None | Some(Resolving::Native) => {}
+            Some(resolving) => {
+                return self.commit_resolving(now, offers, released, also, resolving);
+            }
+        }
         let Some(open) = &mut self.open else {
             return Err(Error::new(ErrorKind::Closed, "the store is not open"));
         };
@@ -430,16 +445,7 @@ impl Shard {
         let reached = match reached {
             Ok(reached) => reached,
             Err(error) => {
-                // It is unknown what was written, and the batch will be offered again. An unstamped
-                // delete must then mean what it meant now, not what was put behind it since.
-                for (offer, admission) in offers.iter_mut().zip(&admissions) {
-                    if offer::stamp_of(&offer.op).is_none() {
-                        let stamp = admission
-                            .version()
-                            .map_or(Stamp::ZERO, |version| version.stamp);
-                        offer::set_stamp(&mut offer.op, stamp);
-                    }
-                }
+                keep_meaning(offers, admissions.iter());
                 return Err(error);
             }
         };
@@ -494,7 +500,8 @@ impl Shard {
                 open.admitter
                     .admit_wildcard(now, change.clone(), released, &mut writes);
             let applied = matches!(admission, Admission::Applied(_));
-            (admission, applied.then_some(Job::Fold(range)))
+            let folds = applied && !self.plan.rules.resolves;
+            (admission, folds.then_some(Job::Fold(range)))
         };
         open.admitter.seal(&mut writes);
         let reached = commit(&**open.store, &writes, durability)?;
@@ -547,6 +554,7 @@ impl Shard {
             }
         };
         let full = rows.len() == DUE_MAX;
+        let (mut asking, mut interrupted) = (self.asking, 0);
         for (key, value) in rows {
             let is_due = Stamp::from_bytes(key.get(..Stamp::LEN).unwrap_or_default())
                 .is_some_and(|stamp| due_at(stamp, &self.plan.rules) <= now);
@@ -587,6 +595,14 @@ impl Shard {
                 self.fail(now, &error);
                 return false;
             }
+            if self.asking != asking && !self.asking.is_up() {
+                interrupted += 1;
+                if interrupted == resolving::INTERRUPTED_MAX {
+                    // The others would wait no less.
+                    break;
+                }
+            }
+            asking = self.asking;
         }
         self.find_due();
         full
@@ -602,7 +618,8 @@ impl Shard {
             .and_then(|rows| rows.into_iter().next());
         self.due = first
             .and_then(|(key, _)| Stamp::from_bytes(key.get(..Stamp::LEN)?))
-            .map(|stamp| due_at(stamp, &self.plan.rules));
+            // What waits for the resolver lies there too, and is due since it came.
+            .map(|stamp| due_at(stamp, &self.plan.rules).max(self.asking.deadline().unwrap_or(0)));
     }
 
     /// A change that the store can never hold is kept where somebody can look at it.
@@ -664,6 +681,18 @@ fn commit(
         store.sync()
     } else {
         Ok(durability.min(most))
+    }
+}
+
+/// It is unknown what was written, and the batch will be offered again. An unstamped delete must then
+/// mean what it meant now, not what was put behind it since.
+fn keep_meaning<'a>(offers: &mut [Offer], admissions: impl Iterator<Item = &'a Admission>) {
+    for (offer, admission) in offers.iter_mut().zip(admissions) {
+        if offer::stamp_of(&offer.op).is_none() {
+            let version = admission.version();
+            let stamp = version.map_or(Stamp::ZERO, |version| version.stamp);
+            offer::set_stamp(&mut offer.op, stamp);
+        }
     }
 }
 

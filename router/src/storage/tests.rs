@@ -1,5 +1,7 @@
 //! The storage's task with stores that fail: nothing accepted is lost, nothing else is promised.
 
+mod resolving;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -43,6 +45,7 @@ struct Shape {
     shards: usize,
     upkeep: Upkeep,
     spool_bytes_max: u64,
+    resolver: Option<Arc<dyn shard::ResolverSlot>>,
 }
 
 impl Default for Shape {
@@ -59,6 +62,7 @@ impl Default for Shape {
             shards: 1,
             upkeep,
             spool_bytes_max: 1 << 30,
+            resolver: None,
         }
     }
 }
@@ -86,11 +90,12 @@ impl World {
                     drift: convert::ntp64_span(Duration::from_millis(500)),
                     age_max: None,
                     cache_keys: 16,
-                    resolves: false,
+                    resolves: shape.resolver.is_some(),
                 },
                 space: KeySpace::default(),
                 durability: Durability::Written,
                 spool: (spool_dir(dir.path(), index), shape.spool_bytes_max),
+                resolver: shape.resolver.clone(),
             };
             (name, 1.0, plan)
         };
