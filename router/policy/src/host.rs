@@ -80,7 +80,8 @@ impl Host {
     /// Makes a revision of a component or core module. Runs nothing of it: see [`Revision::manifest`].
     ///
     /// Costs about 2 ms for each KB that was never compiled here, and a fraction of a millisecond if it
-    /// was; call it on a thread that may block.
+    /// was. A module that is made to be hard to compile takes minutes of one core, and nothing can cut
+    /// that short: call it on a thread that nobody waits for.
     ///
     /// # Errors
     /// [`Refusal`], with the reason and what to do.

@@ -1,6 +1,8 @@
 //! From a file's bytes to a component that this host can serve, or to a refusal that says what to do.
 //! Nothing of the guest runs here.
 
+mod shape;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +25,7 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalCode {
-    /// It is longer than the limit.
+    /// It is longer than the limit, or more than the compiler can digest.
     TooLarge,
     /// It is no WebAssembly.
     NotWasm,
@@ -123,6 +125,7 @@ pub(crate) fn examine(bytes: &[u8], bytes_max: usize) -> Result<Parts<'_>, Refus
     }
     check_header(bytes)?;
     Validator::new_with_features(FEATURES).validate_all(bytes)?;
+    shape::check(bytes)?;
     let surface = Surface::read(bytes)?;
     surface.check_imports()?;
     let hooks = surface.hooks()?;
