@@ -18,11 +18,14 @@ WEIR_BIN := $(CARGO_TARGET_DIR)/release/weir
 WEIR_PYTHON := $(CARGO_TARGET_DIR)/venv/bin/python
 # Where the benchmarks find the stock router, if `bench-stock` has built it.
 WEIR_BENCH_STOCK ?= $(CARGO_TARGET_DIR)/stock
+# The policies that ship, compiled.
+WEIR_BENCH_POLICIES ?= $(CARGO_TARGET_DIR)/guests/wasm
 # Tests and benchmarks are told in the environment; `run` is not, because the router reads its
 # settings from variables that begin like these.
 test test-slow bench demo: export WEIR_BIN := $(WEIR_BIN)
 test test-slow demo: export WEIR_PYTHON := $(WEIR_PYTHON)
 bench bench-stock: export WEIR_BENCH_STOCK := $(WEIR_BENCH_STOCK)
+bench: export WEIR_BENCH_POLICIES := $(WEIR_BENCH_POLICIES)
 
 # In CI a warning is an error and Cargo.lock must already be right.
 LOCKED := $(if $(CI),--locked)
@@ -62,7 +65,7 @@ test: setup venv ## Everything: format, clippy, all tests, the slow ones and the
 	@$(RUN_TESTS) \
 	    "format: cargo fmt --all --check" \
 	    "clippy: $(CLIPPY) $(DENY_WARNINGS)" \
-	    "one build: tests/tools/build-once rocksdb zenoh zenoh-plugin-rest -- --workspace" \
+	    "one build: tests/tools/build-once rocksdb zenoh zenoh-plugin-rest wasmtime -- --workspace" \
 	    "tests: $(BUILD_ALL) && $(CARGO_TEST) --workspace"
 
 .PHONY: test-fast
@@ -78,9 +81,13 @@ sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one
 	cargo run --release -p weir-sim $(LOCKED) -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 .PHONY: bench
-bench: setup-build ## Measure the router against its yardsticks; BENCH="--quick" passes options on
+bench: setup-build policies ## Measure the router against its yardsticks; BENCH="--quick" passes options on
 	cargo build --release -p weir -p weir-bench $(LOCKED)
 	$(CARGO_TARGET_DIR)/release/weir-bench $(BENCH)
+
+.PHONY: policies
+policies: setup-build ## Build the policies that ship
+	policies/build --out $(WEIR_BENCH_POLICIES) policies/{route,resolve,prioritize}/*/
 
 .PHONY: bench-stock
 bench-stock: setup-build ## Build the stock router for `bench` to compare with (an hour, outside the checkout)

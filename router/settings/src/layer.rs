@@ -86,7 +86,7 @@ impl Flag {
 ///
 /// `weir` itself reads the first as defaults of flags; the others tell the project's tests and
 /// benchmarks where things are, and a router that they start must not wonder about them.
-pub const RESERVED_VARIABLES: [&str; 11] = [
+pub const RESERVED_VARIABLES: [&str; 12] = [
     "WEIR_CONFIG",
     "WEIR_LOG",
     "WEIR_LOG_FORMAT",
@@ -96,6 +96,7 @@ pub const RESERVED_VARIABLES: [&str; 11] = [
     "WEIR_PYTHON",
     "WEIR_SKIPPED",
     "WEIR_SEED",
+    "WEIR_BENCH_POLICIES",
     "WEIR_BENCH_STOCK",
     "WEIR_TEST_SILENCE_MAX_S",
 ];

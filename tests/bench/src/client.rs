@@ -68,6 +68,13 @@ pub fn get(session: &Session, selector: &str) -> Result<Vec<(String, Vec<u8>)>> 
     Ok(found)
 }
 
+/// What routers say about themselves, as JSON.
+pub fn statuses(session: &Session, selector: &str) -> Result<Vec<serde_json::Value>> {
+    let found = get(session, selector)?.into_iter();
+    let parse = |(key, value): (String, Vec<u8>)| serde_json::from_slice(&value).context(key);
+    found.map(parse).collect()
+}
+
 /// Waits until a storage answers for what is put: it is there, and it is known to be.
 pub fn wait_serving(session: &Session, within: Duration) -> Result<()> {
     const PROBE: &str = "bench/probe";

@@ -71,6 +71,14 @@ pub struct Options {
     /// The router under test.
     #[arg(long, env = "WEIR_BIN", value_name = "FILE")]
     weir: Option<PathBuf>,
+    /// Where the compiled policies are.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "WEIR_BENCH_POLICIES",
+        default_value = "policies/wasm"
+    )]
+    policies: PathBuf,
     /// Where `make bench-stock` has built the stock router.
     #[arg(long, env = "WEIR_BENCH_STOCK", value_name = "DIR")]
     stock: Option<PathBuf>,

@@ -43,8 +43,41 @@ pub enum Storages {
         backend: &'static str,
         durability: &'static str,
     },
+    /// One on two shards in memory.
+    Sharded(Placed),
     /// This many, each on a prefix of its own.
     Many { backend: &'static str, count: usize },
+}
+
+/// What decides between two shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// The native rule.
+    Natively,
+    /// A policy that depends on the key alone, so that it is asked once for each key.
+    ByKey,
+    /// A policy that looks at every sample.
+    BySample,
+}
+
+impl Placed {
+    /// The policy's name, which is its module's too.
+    const fn policy(self) -> Option<&'static str> {
+        match self {
+            Self::Natively => None,
+            Self::ByKey => Some("consistent-hash"),
+            Self::BySample => Some("hot-key-spread"),
+        }
+    }
+
+    /// What the policy is told.
+    const fn settings(self) -> &'static str {
+        match self {
+            Self::Natively => "{}",
+            Self::ByKey => "{ chunk: -1 }",
+            Self::BySample => "{ from_bytes: 65536, spread: 2 }",
+        }
+    }
 }
 
 /// Where the stock router stores.
@@ -62,6 +95,14 @@ pub struct Programs {
     pub weir: Option<PathBuf>,
     /// The folder of the stock router and its plugins.
     pub stock: Option<PathBuf>,
+    /// The folder of the policies that ship, compiled.
+    pub policies: PathBuf,
+}
+
+impl Programs {
+    fn module(&self, policy: &str) -> PathBuf {
+        self.policies.join(format!("{policy}.wasm"))
+    }
 }
 
 impl Kind {
@@ -86,6 +127,9 @@ impl Kind {
                 backend,
                 durability,
             }) => format!("weir {backend} {durability}"),
+            Self::Weir(Storages::Sharded(Placed::Natively)) => "native rule".to_owned(),
+            Self::Weir(Storages::Sharded(Placed::ByKey)) => "policy, once a key".to_owned(),
+            Self::Weir(Storages::Sharded(Placed::BySample)) => "policy, every sample".to_owned(),
             Self::Weir(Storages::Many { backend, count }) => format!("weir {count} x {backend}"),
             Self::Stock(StockVolume::Memory) => "zenohd memory".to_owned(),
             Self::Stock(StockVolume::RocksDb) => "zenohd rocksdb".to_owned(),
@@ -96,12 +140,15 @@ impl Kind {
     pub fn missing(&self, programs: &Programs) -> Option<String> {
         let library = match self {
             Self::Yardstick(_) => return None,
-            Self::Weir(_) | Self::Counting => {
-                return programs
-                    .weir
-                    .is_none()
-                    .then(|| "weir: WEIR_BIN is no file".to_owned());
+            Self::Weir(_) | Self::Counting if programs.weir.is_none() => {
+                return Some("weir: WEIR_BIN is no file".to_owned());
             }
+            Self::Weir(Storages::Sharded(placed)) => {
+                let policy = placed.policy();
+                let policy = policy.filter(|name| !programs.module(name).is_file());
+                return policy.map(|name| format!("{name}: not built (`make policies` builds it)"));
+            }
+            Self::Weir(_) | Self::Counting => return None,
             Self::Stock(StockVolume::Memory) => "libzenoh_plugin_storage_manager.so",
             Self::Stock(StockVolume::RocksDb) => "libzenoh_backend_rocksdb.so",
         };
@@ -124,7 +171,16 @@ impl Kind {
                 command.args(listening.arguments());
                 command
             }
-            Self::Weir(storages) => weir(programs, home, &storages.config(home, endpoint))?,
+            Self::Weir(storages) => {
+                if let Storages::Sharded(placed) = storages
+                    && let Some(policy) = placed.policy()
+                {
+                    let dir = home.join("policies");
+                    fs::create_dir(&dir)?;
+                    fs::copy(programs.module(policy), dir.join(format!("{policy}.wasm")))?;
+                }
+                weir(programs, home, &storages.config(home, endpoint))?
+            }
             Self::Counting => {
                 let mut command = weir(programs, home, &Storages::None.config(home, endpoint))?;
                 command.args(["--bench-count", dataset::ALL]);
@@ -168,6 +224,17 @@ impl Storages {
                 "    bench: {{ key_expr: \"bench/**\", {} }},\n",
                 backend_settings(backend, durability)
             ),
+            Self::Sharded(placed) => {
+                let shard = |name| format!("{{ name: {name:?}, backend: \"memory\" }}");
+                let policy = placed.policy();
+                let bound = policy.map(|name| format!(", policies: {{ route: {name:?} }}"));
+                format!(
+                    "    bench: {{ key_expr: \"bench/**\", shards: [{}, {}]{} }},\n",
+                    shard("a"),
+                    shard("b"),
+                    bound.unwrap_or_default()
+                )
+            }
             Self::Many { backend, count } => (0..*count)
                 .map(|n| {
                     let settings = backend_settings(backend, "written");
@@ -175,10 +242,19 @@ impl Storages {
                 })
                 .collect(),
         };
+        let policies = match self {
+            Self::Sharded(placed) => placed.policy().map(|name| {
+                let dir = home.join("policies").display().to_string();
+                let settings = placed.settings();
+                format!("  policies: {{ dir: {dir:?}, settings: {{ {name:?}: {settings} }} }},\n")
+            }),
+            _ => None,
+        };
+        let policies = policies.unwrap_or_default();
         format!(
             "{{\n  mode: \"router\",\n  listen: {{ endpoints: [{endpoint:?}] }},\n  \
              scouting: {{ multicast: {{ enabled: false }} }},\n  data_dir: {dir:?},\n  \
-             storages: {{\n{storages}  }},\n}}\n"
+             storages: {{\n{storages}  }},\n{policies}}}\n"
         )
     }
 }
@@ -255,7 +331,7 @@ impl Router {
             Kind::Yardstick(_)
             | Kind::Counting
             | Kind::Weir(Storages::None | Storages::Many { .. }) => false,
-            Kind::Weir(Storages::One { .. }) | Kind::Stock(_) => true,
+            Kind::Weir(Storages::One { .. } | Storages::Sharded(_)) | Kind::Stock(_) => true,
         };
         if has_storage {
             client::wait_serving(&router.client()?, START)?;
@@ -329,6 +405,7 @@ mod tests {
             bench: PathBuf::new(),
             weir: None,
             stock: None,
+            policies: PathBuf::new(),
         };
         let missing = |kind: Kind| kind.missing(&programs);
         assert_eq!(missing(Kind::Yardstick(Yardstick::bare())), None);

@@ -5,6 +5,7 @@ mod live;
 mod many;
 mod point;
 mod restart;
+mod route;
 mod scan;
 
 use std::{
@@ -59,6 +60,11 @@ const ALL: &[(&str, &str, Run)] = &[
         "ingest-four-316",
         "316 B from four publishers at once",
         |b, r| ingest::run(b, r, 316, ingest::Mode::Four),
+    ),
+    (
+        "route",
+        "64 B onto two shards in memory, by the native rule and by a policy",
+        route::run,
     ),
     ("scan-64", "wildcard get of all keys, 64 B", |b, r| {
         scan::run(b, r, 64)
@@ -128,6 +134,7 @@ impl Bench {
             programs: Programs {
                 weir: weir.map(|path| path.canonicalize()).transpose()?,
                 stock: options.stock.clone().map(absolute).transpose()?,
+                policies: absolute(options.policies.clone())?,
                 bench,
             },
             dir,

@@ -48,11 +48,11 @@ impl Mode {
 }
 
 /// What one run showed.
-struct Outcome {
+pub(super) struct Outcome {
     /// Samples a second.
-    rate: f64,
+    pub rate: f64,
     /// CPU time of the router, in microseconds a sample.
-    router_cpu: f64,
+    pub router_cpu: f64,
     /// CPU time of the publishers, in microseconds a sample.
     publisher_cpu: f64,
     /// Memory of the router right after the run, in bytes.
@@ -148,6 +148,18 @@ fn row(
 }
 
 fn measure(bench: &Bench, kind: &Kind, size: usize, mode: Mode) -> Result<Outcome> {
+    measure_and(bench, kind, size, mode, |_, _| Ok(()))
+}
+
+/// One run, after which every key must hold its last value. `look` is called before the router is
+/// stopped, with the number of samples that it took.
+pub(super) fn measure_and(
+    bench: &Bench,
+    kind: &Kind,
+    size: usize,
+    mode: Mode,
+    look: impl FnOnce(&Session, u64) -> Result<()>,
+) -> Result<Outcome> {
     let home = bench.home()?;
     let router = bench.start(kind, &home)?;
     let session = router.client()?;
@@ -198,6 +210,7 @@ fn measure(bench: &Bench, kind: &Kind, size: usize, mode: Mode) -> Result<Outcom
     if !matches!(kind, Kind::Yardstick(_) | Kind::Counting) {
         client::check_stored(&session, &sent)?;
     }
+    look(&session, total(&sent))?;
     for worker in workers {
         worker.stop(Duration::from_secs(10))?;
     }
