@@ -50,7 +50,7 @@ counters! {
     known: "changes that it held already",
     outdated: "changes older than what it held",
     merged: "changes of which a policy made something else, together with what was held",
-    parked: "changes from the future, set aside until they are due",
+    parked: "changes from the future, or that wait for their policy, set aside until they are due",
     quarantined: "changes older than what could be judged, set aside",
     nothing: "deletes of keys that were not there",
     rejected: "changes refused",

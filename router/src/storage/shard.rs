@@ -6,6 +6,7 @@
 //! hands, the queue fills, and the publishers feel it: nothing that was accepted is lost (S6).
 
 mod job;
+mod parked;
 mod resolving;
 
 use std::{
@@ -25,6 +26,7 @@ use weir_core::{
     view::View,
 };
 
+use self::parked::due_at;
 pub(crate) use self::{
     job::Job,
     resolving::{ResolverSlot, Resolving},
@@ -34,9 +36,6 @@ use super::{
     offer::{self, Offer, Outcome},
     spool::Spool,
 };
-
-/// How many parked changes are looked at in one go when some are due.
-const DUE_MAX: usize = 1_024;
 
 /// What a shard is made of; enough to open it again.
 #[derive(Clone)]
@@ -543,85 +542,6 @@ impl Shard {
         self.held.append(batch);
     }
 
-    /// Applies parked changes that are due. `true` if there may be more.
-    fn release_due(&mut self, now: u64) -> bool {
-        let Some(open) = &self.open else { return false };
-        let rows = match open.store.rows(Table::Parked, &[], DUE_MAX) {
-            Ok(rows) => rows,
-            Err(error) => {
-                self.fail(now, &error);
-                return false;
-            }
-        };
-        let full = rows.len() == DUE_MAX;
-        let (mut asking, mut interrupted) = (self.asking, 0);
-        for (key, value) in rows {
-            let is_due = Stamp::from_bytes(key.get(..Stamp::LEN).unwrap_or_default())
-                .is_some_and(|stamp| due_at(stamp, &self.plan.rules) <= now);
-            if !is_due {
-                self.find_due();
-                return false;
-            }
-            let forget = [Write::Row {
-                table: Table::Parked,
-                key,
-                value: None,
-            }];
-            let Some(op) = KeptChange::decode(&value.clone().into()) else {
-                // Nothing that this version can apply: kept where somebody can look at it.
-                let Write::Row { key, .. } = &forget[0] else {
-                    continue;
-                };
-                let keep = Write::Row {
-                    table: Table::Quarantine,
-                    key: key.clone(),
-                    value: Some(value),
-                };
-                self.counters.quarantined.fetch_add(1, Relaxed);
-                let [forget] = forget;
-                if !self.maintain(now, &[keep, forget]) {
-                    return false;
-                }
-                continue;
-            };
-            let mut offer = Offer::silent(op);
-            let result = match offer.op {
-                KeptChange::Key(_) => {
-                    self.commit_keys(now, std::slice::from_mut(&mut offer), true, &forget)
-                }
-                KeptChange::Wildcard(_) => self.commit_wildcard(now, &mut offer, true, &forget),
-            };
-            if let Err(error) = result {
-                self.fail(now, &error);
-                return false;
-            }
-            if self.asking != asking && !self.asking.is_up() {
-                interrupted += 1;
-                if interrupted == resolving::INTERRUPTED_MAX {
-                    // The others would wait no less.
-                    break;
-                }
-            }
-            asking = self.asking;
-        }
-        self.find_due();
-        full
-    }
-
-    /// Finds when the first parked change is due.
-    fn find_due(&mut self) {
-        let Some(open) = &self.open else { return };
-        let first = open
-            .store
-            .rows(Table::Parked, &[], 1)
-            .ok()
-            .and_then(|rows| rows.into_iter().next());
-        self.due = first
-            .and_then(|(key, _)| Stamp::from_bytes(key.get(..Stamp::LEN)?))
-            // What waits for the resolver lies there too, and is due since it came.
-            .map(|stamp| due_at(stamp, &self.plan.rules).max(self.asking.deadline().unwrap_or(0)));
-    }
-
     /// A change that the store can never hold is kept where somebody can look at it.
     fn quarantine_unstorable(&mut self, now: u64, offer: &mut Offer, error: &Error) {
         if let Some(open) = &mut self.open {
@@ -701,11 +621,6 @@ fn key_change(op: &KeptChange) -> Option<&Change> {
         KeptChange::Key(change) => Some(change),
         KeptChange::Wildcard(_) => None,
     }
-}
-
-/// When a parked change may be applied: when it is no further ahead than any change may be.
-fn due_at(stamp: Stamp, rules: &Rules) -> u64 {
-    stamp.time.saturating_sub(rules.drift)
 }
 
 /// Something in 0..=1<<32 that differs between shards that fail at once: the low bits of the time.

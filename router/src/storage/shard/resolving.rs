@@ -12,7 +12,7 @@ use weir_core::{
     resolving::{Keys, Resolver},
 };
 
-use super::{Shard, commit, due_at, jitter, keep_meaning, key_change};
+use super::{Shard, commit, jitter, keep_meaning, key_change, parked::due_at};
 use crate::storage::offer::{Offer, Outcome};
 
 /// Questions of one batch that may go unanswered before the rest waits unasked: each may have taken as
