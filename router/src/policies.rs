@@ -16,17 +16,21 @@ use weir_policy::{
     directory::DirectorySettings,
     harness::admission::{Cases, Laws},
     signature::{Key, SignatureMode},
+    slot::ResolveSlot,
     status::{PolicyStatus, SlotStatus},
 };
 use weir_settings::{PolicySettings, Signatures, StorageSettings};
 
-use crate::storage::Plan;
+use crate::storage::{
+    Plan,
+    shard::{ResolverSlot, Resolving},
+};
 
 /// How long the start waits for policies that are there to be loaded, so that the first sample is
 /// decided by them. A large one that was never compiled here takes longer, and comes when it comes.
 const LOAD_MAX: Duration = Duration::from_secs(10);
-/// Questions that a resolver is asked before it serves, 40 us each: a fifth of a second. Broken laws show
-/// in the first few hundred; `weir policy check` asks more.
+/// Questions that a resolver is asked before it serves, at 40 us each a fifth of a second; interpreters
+/// take longer. `weir policy check` asks more.
 const LAW_CALLS_MAX: u64 = 5_000;
 
 /// Starts to watch the policies' directory.
@@ -92,12 +96,20 @@ pub(crate) async fn wait_until_loaded(policies: &Arc<Policies>) {
     }
 }
 
-/// Has the policy that a storage names decide on which shard samples are kept, if it names one.
+/// Has the policies that a storage names decide for what is planned; the route, if one is named.
 pub(crate) fn bind(
     policies: &Policies,
     settings: &StorageSettings,
-    plan: &Plan,
+    plan: &mut Plan,
 ) -> Option<Box<dyn Route>> {
+    if let Some(policy) = &settings.policies.resolve {
+        let slot = policies.bind_resolve(&settings.name, policy);
+        let slot: Arc<dyn ResolverSlot> = Arc::new(slot);
+        for (_, _, shard) in &mut plan.shards {
+            shard.rules.resolves = true;
+            shard.resolver = Some(Arc::clone(&slot));
+        }
+    }
     let policy = settings.policies.route.as_deref()?;
     let native = Box::new(ByChunk {
         chunk: plan.shard_by,
@@ -107,6 +119,16 @@ pub(crate) fn bind(
     let shards = plan.shards.iter().map(|(name, _, _)| name.clone());
     let slot = policies.bind_route(&settings.name, policy, prefix, shards.collect(), native);
     Some(Box::new(slot))
+}
+
+impl ResolverSlot for ResolveSlot {
+    fn resolving(&self) -> Resolving {
+        match self.current() {
+            None => Resolving::Native,
+            Some(current) if current.is_awaited() => Resolving::Wait,
+            Some(current) => Resolving::Policy(current.revision(), Box::new(current)),
+        }
+    }
 }
 
 /// What is shown below `policies/`, by relative key.

@@ -322,9 +322,9 @@ impl Service {
 
     async fn open(self: Arc<Self>, settings: StorageSettings) -> Result<Arc<Storage>> {
         let name = settings.name.clone();
-        let plan = self.engines.plan(&settings)?;
+        let mut plan = self.engines.plan(&settings)?;
         let route = self.policies.as_deref();
-        let route = route.and_then(|all| policies::bind(all, &settings, &plan));
+        let route = route.and_then(|all| policies::bind(all, &settings, &mut plan));
         self.state.write().storages.insert(
             name.clone(),
             Entry {
