@@ -13,6 +13,7 @@ use crate::client::put::{self, PutArgs};
 use crate::client::status::{self, StatusArgs};
 use crate::client::storage::{self, StorageArgs};
 use crate::client::sub::{self, SubArgs};
+use crate::client::tap::{self, TapArgs};
 use crate::client::{Outcome, Streams};
 
 pub mod check;
@@ -82,11 +83,13 @@ enum Command {
     Del(Box<DelArgs>),
     /// Print samples as they are put
     Sub(Box<SubArgs>),
+    /// Record samples, for `weir policy replay`
+    Tap(Box<TapArgs>),
     /// Show how the routers and their storages are
     Status(Box<StatusArgs>),
     /// List, look into, clear and fill storages
     Storage(StorageArgs),
-    /// WebAssembly modules that decide
+    /// Write, test, build, measure and sign WebAssembly modules that decide, and list those that serve
     Policy(PolicyArgs),
     /// Check a configuration: every mistake at once, with file, line and column
     Check(Box<CheckArgs>),
@@ -119,11 +122,12 @@ impl Cli {
             Command::Get(args) => client(async |streams| get::get(&args, streams).await),
             Command::Del(args) => client(async |streams| del::del(&args, streams).await),
             Command::Sub(args) => client(async |streams| sub::sub(&args, streams).await),
+            Command::Tap(args) => client(async |streams| tap::tap(&args, streams).await),
             Command::Status(args) => client(async |streams| status::status(&args, streams).await),
             Command::Storage(args) => {
                 client(async |streams| storage::storage(&args, streams).await)
             }
-            Command::Policy(args) => policy::policy(&args),
+            Command::Policy(args) => policy::policy(&args, self.log.color),
             Command::Check(args) => print(|streams| check::check(*args, self.log.color, streams)),
             Command::Config(args) => print(|streams| check::config(args, self.log.color, streams)),
             Command::Completions(args) => generate::completions(&args),
@@ -141,6 +145,7 @@ impl Command {
             | Self::Get(_)
             | Self::Del(_)
             | Self::Sub(_)
+            | Self::Tap(_)
             | Self::Status(_)
             | Self::Storage(_)
             | Self::Policy(_)

@@ -25,10 +25,12 @@ pub mod status;
 pub mod storage;
 pub mod sub;
 mod table;
+pub mod tap;
 mod timestamp;
 
 pub use ack::Durability;
 pub use format::Format;
+pub(crate) use table::printable;
 
 /// How long a put or delete that nobody acknowledges waits for the router to have taken it.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -128,7 +130,7 @@ fn check_key_expr(text: &str) -> Result<()> {
 }
 
 /// Parses `--timeout`: `10s`, `500ms`, `1m 30s`, or a number of seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string());
     }

@@ -26,4 +26,5 @@ pub mod recording;
 pub mod replay;
 pub mod sample;
 pub mod signing;
+pub mod templates;
 pub mod written;

@@ -106,6 +106,14 @@ impl<W: Write> Writer<W> {
         self.samples
     }
 
+    /// Hands what was written on to the file.
+    ///
+    /// # Errors
+    /// If `out` fails.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
     /// Flushes, and gives `out` back.
     ///
     /// # Errors
