@@ -125,10 +125,10 @@ pub(crate) fn examine(bytes: &[u8], bytes_max: usize) -> Result<Parts<'_>, Refus
     }
     check_header(bytes)?;
     Validator::new_with_features(FEATURES).validate_all(bytes)?;
-    shape::check(bytes)?;
     let surface = Surface::read(bytes)?;
     surface.check_imports()?;
     let hooks = surface.hooks()?;
+    shape::check(bytes)?;
     let component = match surface.encoding {
         Encoding::Component => Cow::Borrowed(bytes),
         Encoding::Module => {
