@@ -1,6 +1,10 @@
 //! A policy that never starts: its start function loops before anybody called it.
 
 #![allow(unsafe_code, reason = "a start function is a symbol with a fixed name")]
+#![cfg_attr(
+    not(target_arch = "wasm32"),
+    allow(dead_code, reason = "exports are for modules")
+)]
 
 use weir_policy_sdk::prelude::*;
 
