@@ -2,6 +2,7 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::path::KeyPath;
+use crate::policy::PolicySettings;
 use crate::settings::Settings;
 use crate::storage::StorageSettings;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 /// Names in `data_dir` that are for the router's own files.
-const OWN: [&str; 3] = ["clock", "id", "spool"];
+const OWN: [&str; 4] = ["clock", "id", "policy-cache", "spool"];
 
 /// Looks for directories that cannot be used: by writing and removing a small file in each, or in
 /// the nearest directory above that exists; and for storages that meet in one directory once
@@ -31,7 +32,21 @@ pub fn check_directories(settings: &Settings) -> Vec<Diagnostic> {
     diagnostics.extend(clashes(&real, |a, b| {
         !a.written.starts_with(&b.written) && !b.written.starts_with(&a.written)
     }));
+    diagnostics.extend(settings.policies.as_ref().and_then(check_policies));
     diagnostics
+}
+
+/// A policies' directory need not be there; but what is there has to be one.
+fn check_policies(policies: &PolicySettings) -> Option<Diagnostic> {
+    let dir = &policies.dir;
+    if !dir.exists() || dir.is_dir() {
+        return None;
+    }
+    let message = format!("`{}` is no directory", dir.display());
+    let help = "name the directory where `NAME.wasm` files are dropped";
+    let mut diagnostic = Diagnostic::error("weir::unusable-directory", message).help(help);
+    diagnostic.path = KeyPath::parse("policies/dir").to_string();
+    Some(diagnostic)
 }
 
 /// Storages that are told to use one directory, as far as that is written in so many words.

@@ -113,6 +113,7 @@ fn finds_directories_that_cannot_be_used() {
     };
     let value = json!({
         "data_dir": at("data"),
+        "policies": { "dir": at("file") },
         "storages": {
             "below_a_file": storage("a/**", json!({ "dir": at("other/x") })),
             "is_a_file": storage("b/**", json!({ "dir": at("file") })),
@@ -141,6 +142,7 @@ fn finds_directories_that_cannot_be_used() {
             "storages/is_a_file/dir weir::unusable-directory",
             "storages/kernel/dir weir::unusable-directory",
             "storages/real/dir weir::shared-directory",
+            "policies/dir weir::unusable-directory",
         ]
     );
     // Looking leaves nothing behind.
