@@ -25,7 +25,7 @@ WEIR_BENCH_POLICIES ?= $(CARGO_TARGET_DIR)/guests/wasm
 test test-slow bench demo: export WEIR_BIN := $(WEIR_BIN)
 test test-slow demo: export WEIR_PYTHON := $(WEIR_PYTHON)
 bench bench-stock: export WEIR_BENCH_STOCK := $(WEIR_BENCH_STOCK)
-bench: export WEIR_BENCH_POLICIES := $(WEIR_BENCH_POLICIES)
+bench bench-stock: export WEIR_BENCH_POLICIES := $(WEIR_BENCH_POLICIES)
 
 # In CI a warning is an error and Cargo.lock must already be right.
 LOCKED := $(if $(CI),--locked)
@@ -36,6 +36,11 @@ RUN_TESTS := tests/tools/run-tests
 # The crates that compile in seconds: no Zenoh, no RocksDB.
 PURE_CRATES := weir-core weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-sim weir-tidy
 PURE := $(PURE_CRATES:%=-p %)
+# The guests are a workspace of their own; here as ordinary crates, their modules in router/policy/tests.
+GUESTS := --manifest-path policies/Cargo.toml --workspace
+TEST_GUESTS := cargo fmt --manifest-path policies/Cargo.toml --all --check \
+    && cargo clippy $(GUESTS) --all-targets $(LOCKED) -- -D warnings \
+    && cargo test $(GUESTS) --no-fail-fast $(LOCKED)
 
 CARGO_TEST := cargo test --release --no-fail-fast $(LOCKED)
 # The programs that the tests start have to be there before them.
@@ -65,6 +70,7 @@ test: setup venv ## Everything: format, clippy, all tests, the slow ones and the
 	@$(RUN_TESTS) \
 	    "format: cargo fmt --all --check" \
 	    "clippy: $(CLIPPY) $(DENY_WARNINGS)" \
+	    "guests: $(TEST_GUESTS)" \
 	    "one build: tests/tools/build-once rocksdb zenoh zenoh-plugin-rest wasmtime -- --workspace" \
 	    "tests: $(BUILD_ALL) && $(CARGO_TEST) --workspace"
 
@@ -114,6 +120,7 @@ venv: setup ## Make the Python environment of the end-to-end tests
 .PHONY: fmt
 fmt: ## Format every crate
 	cargo fmt --all
+	cargo fmt --manifest-path policies/Cargo.toml --all
 
 .PHONY: clean
 clean: ## Remove what the workspace's own crates built (dependencies stay: delete $CARGO_TARGET_DIR for those)
