@@ -1,6 +1,8 @@
 //! The policies that ship, built from their sources: their cases, their laws, and the laws that the
 //! hostile ones break.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
 use std::{fs, path::Path, process::Command, sync::Arc};
 
 use serde::Deserialize;

@@ -2,6 +2,8 @@
 //!
 //! `policies/hostile/corpus.json` says what the host has to make of each.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
