@@ -4,6 +4,7 @@ mod ingest;
 mod live;
 mod many;
 mod point;
+mod reload;
 mod restart;
 mod route;
 mod scan;
@@ -65,6 +66,11 @@ const ALL: &[(&str, &str, Run)] = &[
         "route",
         "64 B onto two shards in memory, by the native rule and by a policy",
         route::run,
+    ),
+    (
+        "reload",
+        "a policy that is replaced again and again at full rate",
+        reload::run,
     ),
     ("scan-64", "wildcard get of all keys, 64 B", |b, r| {
         scan::run(b, r, 64)
