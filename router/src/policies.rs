@@ -19,7 +19,7 @@ use weir_policy::{
     slot::ResolveSlot,
     status::{PolicyStatus, SlotStatus},
 };
-use weir_settings::{PolicySettings, Signatures, StorageSettings};
+use weir_settings::{PolicyLimits, PolicySettings, Signatures, StorageSettings};
 
 use crate::storage::{
     Plan,
@@ -38,15 +38,8 @@ const LAW_CALLS_MAX: u64 = 5_000;
 /// # Errors
 /// The machine cannot run WebAssembly, the cache cannot be used, or a key is none.
 pub(crate) fn start(settings: &PolicySettings, router: &str) -> Result<Arc<Policies>> {
-    let own = &settings.limits;
-    let limits = Limits {
-        memory_bytes_max: usize::try_from(own.memory).unwrap_or(usize::MAX),
-        batch_cpu_max: own.cpu,
-        resolve_fuel: own.fuel,
-        ..Limits::default()
-    };
     let host = Host::new(weir_policy::Settings {
-        limits,
+        limits: limits(&settings.limits),
         cache: settings.cache.clone(),
         compile_in_parallel: false,
     });
@@ -85,6 +78,16 @@ pub(crate) fn start(settings: &PolicySettings, router: &str) -> Result<Arc<Polic
         ..Environment::default()
     };
     Policies::start(policies, host, environment).context("the policies cannot be watched")
+}
+
+/// What policies may use, as the settings say.
+pub(crate) fn limits(settings: &PolicyLimits) -> Limits {
+    Limits {
+        memory_bytes_max: usize::try_from(settings.memory).unwrap_or(usize::MAX),
+        batch_cpu_max: settings.cpu,
+        resolve_fuel: settings.fuel,
+        ..Limits::default()
+    }
 }
 
 /// Waits until what is in the directory is loaded, for as long as a start may take.

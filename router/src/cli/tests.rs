@@ -53,6 +53,7 @@ fn a_command_line_is_read_or_refused() {
         ("policy new geo --lang cobol", false),
         ("policy build --out d a b", true),
         ("policy test", true),
+        ("policy test a.wasm -c weir.json5", true),
         (
             "policy test a.wasm --update --json --junit r.xml --filter x",
             true,

@@ -15,7 +15,7 @@ use weir_policy::harness::replay::Neighbours;
 use weir_policy::harness::sample::Sample;
 use weir_policy::{Hook, Limits};
 
-use super::common::{EnvironmentArgs, HookArg, Paint, bytes, host, load};
+use super::common::{EnvironmentArgs, HookArg, LimitsArgs, Paint, bytes, host, load};
 use crate::cli::EXIT_NOTHING;
 use crate::client::{Streams, parse_duration};
 
@@ -69,6 +69,9 @@ pub(super) struct BenchArgs {
     json: bool,
 
     #[command(flatten)]
+    limits: LimitsArgs,
+
+    #[command(flatten)]
     environment: EnvironmentArgs,
 }
 
@@ -77,7 +80,7 @@ pub(super) fn bench(args: &BenchArgs, paint: Paint, streams: &mut Streams<'_>) -
     // What is remembered would not be measured.
     let limits = Limits {
         memo_keys_max: 0,
-        ..Limits::default()
+        ..args.limits.limits()?
     };
     let module = load(&host(limits)?, &args.module, None)?;
     let cases = module.sound_cases();
@@ -114,7 +117,17 @@ fn setup(
     hook: Hook,
     cases: &[Case],
 ) -> Result<Setup> {
-    let environment = args.environment.resolve(revision, hook, cases)?;
+    // What is to fail would be measured failing.
+    let works = |case: &&Case| {
+        let expect = case.expect.as_ref();
+        !expect.is_some_and(|expect| {
+            ["error", "init_error"]
+                .iter()
+                .any(|name| expect.get(name).is_some())
+        })
+    };
+    let cases: Vec<Case> = cases.iter().filter(works).cloned().collect();
+    let environment = args.environment.resolve(revision, hook, &cases)?;
     let recorded = args.recording.as_ref().map(read).transpose()?;
     let of_hook = |case: &&Case| case.hook == hook && case.environment == environment;
     let mut samples = recorded.unwrap_or_else(|| {
@@ -133,7 +146,7 @@ fn setup(
             }
         }
     } else {
-        conflicts = measure::conflicts_of(cases);
+        conflicts = measure::conflicts_of(&cases);
     }
     if conflicts.is_empty() {
         conflicts.push(measure::own_conflict());

@@ -28,7 +28,7 @@ pub(super) struct BuildArgs {
     #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     dirs: Vec<PathBuf>,
 
-    /// Where the modules go [default: a cache in your home]
+    /// Where the modules go [default: beside their sources]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
 }
@@ -39,7 +39,7 @@ pub(super) fn build(args: &BuildArgs, streams: &mut Streams<'_>) -> Result<ExitC
         if !dir.is_dir() {
             bail!("{} is no directory", dir.display());
         }
-        let module = build_one(dir, args.out.as_deref(), streams.err)?;
+        let module = build_one(dir, Some(args.out.as_deref().unwrap_or(dir)), streams.err)?;
         writeln!(streams.out, "{}", module.display())?;
     }
     Ok(ExitCode::SUCCESS)
@@ -47,18 +47,12 @@ pub(super) fn build(args: &BuildArgs, streams: &mut Streams<'_>) -> Result<ExitC
 
 /// Whether the script may know what to do with a directory.
 pub(super) fn is_project(dir: &Path) -> bool {
-    const MARKS: [&str; 6] = [
-        "Cargo.toml",
-        "package.json",
-        "policy.js",
-        "policy.py",
-        "policy.c",
-        "Makefile",
-    ];
+    const MARKS: [&str; 4] = ["Cargo.toml", "policy.js", "policy.py", "policy.c"];
     MARKS.iter().any(|mark| dir.join(mark).is_file())
 }
 
-/// Builds one policy and gives its module. What the tools say goes to standard error as it comes.
+/// Builds one policy and gives its module, in the script's own cache unless `out` says where. What the
+/// tools say goes to standard error as it comes.
 pub(super) fn build_one(dir: &Path, out: Option<&Path>, err: &mut dyn Write) -> Result<PathBuf> {
     err.flush()?;
     let dir = dir

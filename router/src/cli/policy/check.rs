@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use serde_json::json;
 use weir_policy::harness::check::{self, Checked, LAWS, Setup, explanation, limits_json};
-use weir_policy::{Hook, Limits, Manifest, Revision};
+use weir_policy::{Hook, Manifest, Revision};
 
-use super::common::{EnvironmentArgs, Paint, bytes, host, read_cases};
+use super::common::{EnvironmentArgs, LimitsArgs, Paint, bytes, host, read_cases};
 use crate::cli::EXIT_NOTHING;
 use crate::client::Streams;
 
@@ -45,12 +45,15 @@ pub(super) struct CheckArgs {
     json: bool,
 
     #[command(flatten)]
+    limits: LimitsArgs,
+
+    #[command(flatten)]
     environment: EnvironmentArgs,
 }
 
 /// Runs `weir policy check`.
 pub(super) fn check(args: &CheckArgs, paint: Paint, streams: &mut Streams<'_>) -> Result<ExitCode> {
-    let host = host(Limits::default())?;
+    let host = host(args.limits.limits()?)?;
     let name = args.module.display();
     let module = std::fs::read(&args.module).with_context(|| format!("cannot read {name}"))?;
     let stem = args

@@ -64,6 +64,35 @@ impl EnvironmentArgs {
     }
 }
 
+/// Whose limits hold.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct LimitsArgs {
+    /// A router's configuration, whose limits of policies hold; may be repeated [default: the limits
+    /// of a router that says nothing]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Vec<PathBuf>,
+}
+
+impl LimitsArgs {
+    pub(super) fn limits(&self) -> Result<Limits> {
+        if self.config.is_empty() {
+            return Ok(Limits::default());
+        }
+        let loaded = weir_settings::load(&weir_settings::Layers {
+            files: self.config.clone(),
+            ..weir_settings::Layers::default()
+        });
+        match loaded.settings {
+            Some(settings) => {
+                let policies = settings.policies.as_ref();
+                let limits = policies.map(|policies| crate::policies::limits(&policies.limits));
+                Ok(limits.unwrap_or_default())
+            }
+            None => bail!("the configuration has mistakes: `weir check` tells which"),
+        }
+    }
+}
+
 /// A module that was loaded.
 pub(super) struct Module {
     pub(super) revision: Arc<Revision>,

@@ -7,12 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueHint};
-use weir_policy::Limits;
 use weir_policy::harness::cases::{self, Counts, Entry, Outcome, Ran, Report};
 use weir_policy::harness::{golden, junit};
 
 use super::build;
-use super::common::{Module, Paint, host, load};
+use super::common::{LimitsArgs, Module, Paint, host, load};
 use crate::cli::{EXIT_ERROR, EXIT_NOTHING};
 use crate::client::Streams;
 
@@ -56,11 +55,14 @@ pub(super) struct TestArgs {
     /// Write the results as JUnit XML, too
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     junit: Option<PathBuf>,
+
+    #[command(flatten)]
+    limits: LimitsArgs,
 }
 
 /// Runs `weir policy test`.
 pub(super) fn test(args: &TestArgs, paint: Paint, streams: &mut Streams<'_>) -> Result<ExitCode> {
-    let host = host(Limits::default())?;
+    let host = host(args.limits.limits()?)?;
     let mut reports = Vec::new();
     let mut total = Counts::default();
     for target in targets(&args.paths, streams)? {
@@ -106,13 +108,19 @@ pub(super) fn test(args: &TestArgs, paint: Paint, streams: &mut Streams<'_>) -> 
         )?;
         return Ok(ExitCode::from(EXIT_ERROR));
     }
-    let policies = reports.len();
+    let of = |count: usize, one: &str, many: &str| match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    };
+    let Counts {
+        passed,
+        failed,
+        broken,
+    } = total;
     let summary = format!(
-        "{all} cases of {policies} {}: {} passed, {} failed, {} broken",
-        if policies == 1 { "policy" } else { "policies" },
-        total.passed,
-        total.failed,
-        total.broken
+        "{} of {}: {passed} passed, {failed} failed, {broken} broken",
+        of(all, "case", "cases"),
+        of(reports.len(), "policy", "policies"),
     );
     let last = if total.is_clean() {
         paint.good(&summary)
