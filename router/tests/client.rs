@@ -11,6 +11,8 @@ use zenoh::sample::SampleKind;
 
 #[path = "client/operate.rs"]
 mod operate;
+#[path = "client/policies.rs"]
+mod policies;
 #[path = "client/storages.rs"]
 mod storages;
 #[path = "client/support.rs"]

@@ -163,12 +163,15 @@ impl Scan<'_> {
         self.space();
         let is_open = matches!(self.peek(), Some(b'[' | b'{' | b','));
         self.at += 1;
-        self.space();
-        if is_open && self.peek() == Some(close) {
-            self.at += 1;
+        if !is_open {
             return false;
         }
-        is_open
+        self.space();
+        let is_empty = self.peek() == Some(close);
+        if is_empty {
+            self.at += 1;
+        }
+        !is_empty
     }
 
     fn string(&mut self) {
@@ -206,6 +209,11 @@ mod tests {
                 "{ \"name\": \"n\",  \"expect\": [ 1,\n2 ], \"key\": 3}\n",
                 vec![Some(json!(["default"]))],
                 "{ \"name\": \"n\",  \"expect\": [\"default\"], \"key\": 3}\n",
+            ),
+            (
+                "{ \"expect\": [ {} ] }",
+                vec![Some(json!([]))],
+                "{ \"expect\": [] }",
             ),
             (
                 "{\n  \"name\": \"n\"\n}",

@@ -97,7 +97,7 @@ pub struct Measured {
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
     /// The policy does not start.
-    #[error("it does not start: {0}")]
+    #[error("it does not start: {}", .0.message)]
     Start(Fault),
     /// There is nothing to ask.
     #[error("there is nothing to ask it about: give it cases or a recording")]

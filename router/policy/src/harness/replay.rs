@@ -42,7 +42,7 @@ pub enum ReplayError {
     #[error(transparent)]
     Recording(#[from] RecordingError),
     /// The policy does not start.
-    #[error("{policy} does not start: {fault}")]
+    #[error("{policy} does not start: {}", .fault.message)]
     Start {
         /// The policy.
         policy: String,
