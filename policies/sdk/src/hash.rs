@@ -26,10 +26,15 @@ pub fn score(token: u64, bucket: u64, weight: f64) -> f64 {
     if weight <= 0.0 {
         return 0.0;
     }
-    let hash = mix(token ^ bucket.rotate_left(32));
     // A uniform number inside (0, 1): 52 bits and a half, so that its logarithm is never 0.
-    let uniform = ((hash >> 12) as f64 + 0.5) / (1u64 << 52) as f64;
+    let uniform = (rank(token, bucket) as f64 + 0.5) / (1u64 << 52) as f64;
     weight / -uniform.ln()
+}
+
+/// [`score`] for buckets of one weight: other numbers in the same order, without the logarithm.
+#[must_use]
+pub fn rank(token: u64, bucket: u64) -> u64 {
+    mix(token ^ bucket.rotate_left(32)) >> 12
 }
 
 #[cfg(test)]
@@ -42,6 +47,18 @@ mod tests {
         assert_eq!(bytes(b""), 0xf52a_15e9_a9b5_e89b);
         assert_eq!(bytes(b"drone/7"), bytes(b"drone/7"));
         assert_eq!(mix(1), 0x5692_161d_100b_05e5);
+    }
+
+    #[test]
+    fn ranks_are_in_the_order_of_scores() {
+        for token in 0..1_000 {
+            let [a, b] = [mix(token), mix(!token)];
+            let (by_rank, by_score) = (
+                rank(token, a) < rank(token, b),
+                score(token, a, 1.0) < score(token, b, 1.0),
+            );
+            assert_eq!(by_rank, by_score, "{token}");
+        }
     }
 
     #[test]

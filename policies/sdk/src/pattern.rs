@@ -117,6 +117,8 @@ fn match_chunks(chunks: &[Chunk], key: Option<&str>) -> bool {
     };
     let is_plain = |text: &str| !text.starts_with('@');
     match chunk {
+        // Everything that is left, in one go; a chunk that starts with `@` is looked at more closely.
+        Chunk::Deep if rest.is_empty() && key.is_none_or(|key| !key.contains('@')) => true,
         Chunk::Deep => {
             match_chunks(rest, key)
                 || next().is_some_and(|(first, key)| is_plain(first) && match_chunks(chunks, key))

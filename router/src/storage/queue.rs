@@ -20,6 +20,9 @@ use super::packed::Arena;
 /// not take the router's memory.
 const BYTES_MAX: usize = 64 << 20;
 
+/// Items beyond the limit that are let in if somebody waits for their outcome.
+const HURRY_RESERVE: usize = 1_024;
+
 /// A bounded queue of `T` that one task empties in batches.
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
@@ -97,7 +100,10 @@ impl<T> Queue<T> {
     /// is space, under the queue's lock: it must do no more than copy.
     pub(crate) fn push_with(&self, manners: Manners, make: impl FnOnce(&mut Arena) -> T) -> Pushed {
         let mut state = self.state.lock();
-        while state.is_full(self.items_max) && !state.closed {
+        // Whoever waits for an outcome sends one change at a time; a few of them always get in beside
+        // publishers that keep the queue full.
+        let reserve = if manners.hurry { HURRY_RESERVE } else { 0 };
+        while state.is_full(self.items_max + reserve) && !state.closed {
             if !manners.block {
                 return Pushed::Dropped;
             }
@@ -214,6 +220,20 @@ mod tests {
         let queue = Queue::new(2);
         let pushed: Vec<_> = (0..3).map(|item| queue.push(item, DROP)).collect();
         assert_eq!(pushed, [Pushed::Queued, Pushed::Queued, Pushed::Dropped]);
+    }
+
+    #[test]
+    fn whoever_waits_for_an_outcome_gets_in_beside_a_full_queue() {
+        let hurry = Manners {
+            hurry: true,
+            ..DROP
+        };
+        let queue = Queue::new(1);
+        assert_eq!(queue.push(0, DROP), Pushed::Queued);
+        assert_eq!(queue.push(1, DROP), Pushed::Dropped);
+        let pushed: Vec<_> = (0..=HURRY_RESERVE).map(|n| queue.push(n, hurry)).collect();
+        assert_eq!(pushed[HURRY_RESERVE - 1], Pushed::Queued);
+        assert_eq!(pushed[HURRY_RESERVE], Pushed::Dropped);
     }
 
     #[test]

@@ -13,8 +13,6 @@ use weir_policy_sdk::{hash, prelude::*};
 pub struct HotKeySpread {
     settings: Settings,
     shards: Vec<u64>,
-    /// What `route` answered from last: a burst mostly is of few keys.
-    lists: Vec<(u64, Vec<u32>)>,
 }
 
 /// What an operator writes.
@@ -57,8 +55,6 @@ fn pair() -> usize {
     2
 }
 
-/// How many keys' lists are remembered.
-const LISTS_MAX: usize = 64;
 /// How much of a payload tells one sample from another.
 const PREFIX_BYTES: u32 = 256;
 
@@ -78,11 +74,7 @@ impl Policy for HotKeySpread {
             .iter()
             .map(|name| hash::bytes(name.as_bytes()))
             .collect();
-        Ok(Self {
-            settings,
-            shards,
-            lists: Vec::new(),
-        })
+        Ok(Self { settings, shards })
     }
 
     fn manifest(&self) -> Manifest {
@@ -108,19 +100,19 @@ impl Route for HotKeySpread {
         {
             return Destination::Default;
         }
-        let (from_bytes, by) = (self.settings.from_bytes, self.settings.by);
-        let list = self.list(sample.key_hash());
+        let key = sample.key_hash();
         if sample.is_delete() {
-            return Destination::Shards(list.to_vec());
+            return Destination::Shards(self.list(key));
         }
-        if sample.payload_size() < from_bytes {
-            return Destination::Shard(list[0]);
+        if sample.payload_size() < self.settings.from_bytes {
+            return Destination::Shard(self.own(key));
         }
-        let class = match by {
+        let class = match self.settings.by {
             By::Size => u64::from(size_class(sample.payload_size())),
             By::Payload => hash::bytes(sample.payload()),
         };
-        let place = hash::mix(sample.key_hash() ^ hash::mix(class)) % list.len() as u64;
+        let list = self.list(key);
+        let place = hash::mix(key ^ hash::mix(class)) % list.len() as u64;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "below the length of the list, 16"
@@ -136,26 +128,25 @@ fn size_class(size: u32) -> u32 {
 }
 
 impl HotKeySpread {
+    /// The shards with their ranks for a key.
+    fn ranked(&self, key_hash: u64) -> impl Iterator<Item = (u32, u64)> {
+        let rank = move |name: &u64| hash::rank(key_hash, *name);
+        (0..).zip(self.shards.iter().map(rank))
+    }
+
+    /// The first of a key's shards.
+    fn own(&self, key_hash: u64) -> u32 {
+        let better = |a: (u32, u64), b: (u32, u64)| if b.1 > a.1 { b } else { a };
+        let best = self.ranked(key_hash).reduce(better);
+        best.map_or(0, |best| best.0)
+    }
+
     /// The shards of a key, its own first.
-    fn list(&mut self, key_hash: u64) -> &[u32] {
-        if let Some(found) = self.lists.iter().position(|(key, _)| *key == key_hash) {
-            return &self.lists[found].1;
-        }
-        let mut scored: Vec<(u32, f64)> = (0..)
-            .zip(&self.shards)
-            .map(|(index, name)| (index, hash::score(key_hash, *name, 1.0)))
-            .collect();
-        scored.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let list = scored
-            .iter()
-            .take(self.settings.spread)
-            .map(|shard| shard.0)
-            .collect();
-        if self.lists.len() == LISTS_MAX {
-            self.lists.clear();
-        }
-        self.lists.push((key_hash, list));
-        &self.lists[self.lists.len() - 1].1
+    fn list(&self, key_hash: u64) -> Vec<u32> {
+        let mut ranked: Vec<(u32, u64)> = self.ranked(key_hash).collect();
+        ranked.sort_by_key(|(_, rank)| std::cmp::Reverse(*rank));
+        let list = ranked.iter().take(self.settings.spread);
+        list.map(|shard| shard.0).collect()
     }
 }
 
@@ -171,6 +162,22 @@ mod tests {
             env!("CARGO_MANIFEST_DIR"),
             "/cases"
         ));
+    }
+
+    #[test]
+    fn the_own_shard_is_the_first_of_the_list() {
+        let policy = HotKeySpread {
+            settings: Settings {
+                keys: every_key(),
+                from_bytes: large(),
+                spread: pair(),
+                by: By::Size,
+            },
+            shards: [1, 2, 3, 4, 5].map(hash::mix).to_vec(),
+        };
+        for key in (0..1_000).map(hash::mix) {
+            assert_eq!(policy.list(key)[0], policy.own(key));
+        }
     }
 
     #[test]

@@ -155,18 +155,28 @@ fn put_until(session: &Session, deadline: Instant) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
     while Instant::now() < deadline {
         let start = Instant::now();
-        let replies = session
-            .get(format!("{PROBE}?_put"))
-            .payload("probe")
-            .consolidation(ConsolidationMode::None)
-            .timeout(PATIENCE)
-            .wait()
-            .map_err(Error::from_boxed)?;
-        let reply = replies.recv().map_err(Error::from_boxed)?;
-        ensure!(reply.result().is_ok(), "a put was refused: {reply:?}");
+        put(session)?;
         times.push(start.elapsed());
     }
     Ok(times)
+}
+
+fn put(session: &Session) -> Result<()> {
+    let replies = session
+        .get(format!("{PROBE}?_put"))
+        .payload("probe")
+        .consolidation(ConsolidationMode::None)
+        .timeout(PATIENCE)
+        .wait()
+        .map_err(Error::from_boxed)?;
+    let reply = replies.recv().map_err(Error::from_boxed)?;
+    match reply.result() {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let why = error.payload().try_to_string().unwrap_or_default();
+            Err(Error::msg(format!("a put was refused: {why}")))
+        }
+    }
 }
 
 /// Replaces the module by one that differs in nothing but a section that nobody reads, and waits until
