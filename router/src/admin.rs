@@ -87,6 +87,7 @@ pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
         "durability": durability_name(durability.min(storage.capability.durability_max)),
         "keys": count.map(|count| count.keys),
         "keys_exact": storage.capability.exact_count,
+        "shards": shards(storage),
         "bytes": count.map(|count| count.bytes),
         "queued": storage.queued(),
         "spooled_changes": condition.spooled_changes,
@@ -97,6 +98,18 @@ pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
         "totals": totals,
         "last_error": storage.counters.last_error.lock().clone(),
     })
+}
+
+/// How much each shard holds, by name.
+fn shards(storage: &Storage) -> Value {
+    let counts = storage.counts().map(|(label, count)| {
+        let count = json!({
+            "keys": count.map(|count| count.keys),
+            "bytes": count.map(|count| count.bytes),
+        });
+        (label.to_owned(), count)
+    });
+    Value::Object(counts.collect())
 }
 
 /// The router.

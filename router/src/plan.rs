@@ -10,7 +10,7 @@ use weir_core::{
     admission::{History, Rules},
     keyspace::KeySpace,
 };
-use weir_settings::{Backend, StorageSettings, Timestamps};
+use weir_settings::{Backend, ShardSettings, StorageSettings, Timestamps};
 
 use crate::{
     convert,
@@ -117,6 +117,21 @@ impl Engines {
             },
             shard_by: settings.shard_by,
             shards: shards.collect(),
+            labels: shard_labels(&settings.shards),
         })
     }
+}
+
+/// What policies and the status call the shards: their names, or their places in the list where two
+/// would have the same.
+fn shard_labels(shards: &[ShardSettings]) -> Vec<String> {
+    let is_unique = |shard: &ShardSettings| {
+        let same = shards.iter().filter(|other| other.name == shard.name);
+        same.count() == 1
+    };
+    let label = |(index, shard): (usize, &ShardSettings)| match &shard.name {
+        name if is_unique(shard) => name.clone(),
+        _ => index.to_string(),
+    };
+    shards.iter().enumerate().map(label).collect()
 }

@@ -119,8 +119,8 @@ pub(crate) fn bind(
     });
     let prefix = settings.strip_prefix.as_ref();
     let prefix = prefix.map_or("", |prefix| prefix.as_str());
-    let shards = plan.shards.iter().map(|(name, _, _)| name.clone());
-    let slot = policies.bind_route(&settings.name, policy, prefix, shards.collect(), native);
+    let shards = plan.labels.clone();
+    let slot = policies.bind_route(&settings.name, policy, prefix, shards, native);
     Some(Box::new(slot))
 }
 

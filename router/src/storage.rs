@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub shard_by: Option<i32>,
     /// Name, weight and plan of each shard.
     pub shards: Vec<(String, f64, shard::Plan)>,
+    /// What people call the shards.
+    pub labels: Vec<String>,
 }
 
 /// A storage that is open.
@@ -82,6 +84,7 @@ pub(crate) struct Storage {
     queue: Arc<Queue<Handed>>,
     condition: Arc<Mutex<Condition>>,
     readers: Vec<Arc<SharedReader>>,
+    labels: Vec<String>,
     clock: Arc<SharedClock>,
     intake: Arc<Intake>,
     rates: Mutex<Rates>,
@@ -180,6 +183,7 @@ impl Storage {
             queue,
             condition,
             readers,
+            labels: plan.labels,
             clock,
             intake,
             rates: Mutex::default(),
@@ -293,17 +297,24 @@ impl Storage {
         self.queue.len()
     }
 
+    /// How much each shard holds, by what people call it; `None` while it is not open or cannot tell.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&str, Option<Count>)> {
+        let shards = self.labels.iter().zip(&self.readers);
+        shards.map(|(label, reader)| {
+            let count = reader.get().and_then(|open| open.store.count().ok());
+            (label.as_str(), count)
+        })
+    }
+
     /// How much the stores hold; `None` while one is not open or cannot tell.
     pub(crate) fn count(&self) -> Option<Count> {
-        self.readers
-            .iter()
-            .try_fold(Count::default(), |sum, reader| {
-                let count = reader.get()?.store.count().ok()?;
-                Some(Count {
-                    keys: sum.keys + count.keys,
-                    bytes: sum.bytes + count.bytes,
-                })
+        self.counts().try_fold(Count::default(), |sum, (_, count)| {
+            let count = count?;
+            Some(Count {
+                keys: sum.keys + count.keys,
+                bytes: sum.bytes + count.bytes,
             })
+        })
     }
 
     /// The shards, for readers.

@@ -114,6 +114,7 @@ impl World {
             upkeep: shape.upkeep.clone(),
             shard_by: None,
             shards: (0..shape.shards).map(shard).collect(),
+            labels: (0..shape.shards).map(|n| n.to_string()).collect(),
         };
         let storage = Storage::open(plan, None, Arc::new(clock)).unwrap();
         Self {

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use serde_json::{Value, json};
 use weir_e2e::{
     Client, Router,
     flight::{self, Recorded},
+    guest,
     python::packed,
     time::hour_ago,
 };
@@ -152,4 +153,101 @@ fn check(backend: &str, recording: &str, limit: usize) {
     router.kill9();
     router.restart();
     check(&mut router.python(), "after a crash");
+}
+
+/// How many drones the recording is flown as.
+const DRONES: usize = 4;
+
+#[test]
+fn a_policy_moves_drones_while_they_fly_and_every_sample_is_found_once() {
+    let Some(recorded) = flight::read("px4-flight-181s.ndjson.zst", 12_000) else {
+        return;
+    };
+    let Some(module) = guest::built("route/by-region") else {
+        return;
+    };
+    // Natively the drones are spread over both; the policy has them all in the west.
+    let router = Router::start_with(
+        r#"
+        policies: {
+          dir: "$DIR/policies",
+          settings: { "by-region": { rules: [{ keys: "fleet/**", shard: "west" }] } },
+        },
+        storages: {
+          fleet: {
+            key_expr: "fleet/**", history: "all", shard_by: { chunk: 2 },
+            shards: [
+              { name: "west", backend: "rocksdb", dir: "$DIR/west" },
+              { name: "east", backend: "rocksdb", dir: "$DIR/east" },
+            ],
+            policies: { route: "by-region" },
+          },
+        },"#,
+    );
+    let dropped = router.dir().join("policies/by-region.wasm");
+    fs::create_dir_all(dropped.parent().unwrap()).unwrap();
+    let slot = |router: &Router| {
+        let key = format!("@weir/{}/policies/by-region", router.id());
+        router.rest_value(&key).unwrap()["slots"][0].clone()
+    };
+    let wait_service = |service: &str| {
+        weir_e2e::until(&format!("{service} decides"), || {
+            let slot = slot(&router);
+            if slot["service"] == service {
+                Ok(())
+            } else {
+                Err(slot.to_string())
+            }
+        });
+    };
+    let keys_on = |shard: &str| {
+        let status = router.storage("fleet").unwrap();
+        status["shards"][shard]["keys"].as_u64().unwrap()
+    };
+    let mut client = router.python();
+    let mut expected = Samples::new();
+    let mut phase = |client: &mut Client, number: usize| {
+        let third = recorded.len() / 3;
+        for drone in 0..DRONES {
+            let own: Vec<Recorded> = recorded[number * third..(number + 1) * third]
+                .iter()
+                .skip(drone)
+                .step_by(DRONES)
+                .cloned()
+                .collect();
+            // Topics of its own in each phase, so that it shows where the phase's keys live.
+            let samples = fly(client, &format!("fleet/drone/{drone}/{number}"), &own);
+            expected.extend(samples);
+        }
+        router.wait_decided("fleet", expected.len() as u64);
+        expected.len() as u64
+    };
+    let first = phase(&mut client, 0);
+    let east = keys_on("east");
+    assert!(
+        east > 0 && keys_on("west") > 0,
+        "the native rule spreads them"
+    );
+    assert_eq!(slot(&router)["native"].as_u64(), Some(first));
+
+    fs::copy(&module, dropped.with_extension("part")).unwrap();
+    fs::rename(dropped.with_extension("part"), &dropped).unwrap();
+    wait_service("policy");
+    let second = phase(&mut client, 1);
+    assert_eq!(keys_on("east"), east, "they all fly in the west");
+    let decided = slot(&router);
+    let of = |name: &str| decided[name].as_u64().unwrap();
+    assert_eq!(of("samples") + of("remembered"), second - first);
+    assert_eq!((of("native"), of("fallbacks")), (first, 0));
+
+    fs::remove_file(&dropped).unwrap();
+    wait_service("native");
+    let third = phase(&mut client, 2);
+    assert!(keys_on("east") > east, "the native rule spreads them again");
+    assert_eq!(
+        slot(&router)["native"].as_u64(),
+        Some(first + third - second)
+    );
+    let found = answered(&mut client, "fleet/**?_time=[..]");
+    assert_same(&found, &expected, "over both shards");
 }
