@@ -33,6 +33,9 @@ const LOAD_MAX: Duration = Duration::from_secs(10);
 /// take longer. `weir policy check` asks more.
 const LAW_CALLS_MAX: u64 = 5_000;
 
+/// How often resolvers are tried on what they were asked about: 200 questions of 40 us each.
+const LAWS_EVERY: Duration = Duration::from_secs(60);
+
 /// Starts to watch the policies' directory.
 ///
 /// # Errors
@@ -63,6 +66,7 @@ pub(crate) fn start(settings: &PolicySettings, router: &str) -> Result<Arc<Polic
         on_remove: settings.on_remove,
         breaker: weir_core::slot::Limits::default(),
         settings: settings.settings.clone(),
+        laws_every: LAWS_EVERY,
         admission: vec![
             Arc::new(Cases {
                 dir: settings.dir.clone(),

@@ -192,6 +192,10 @@ pub enum Report {
     RolledBack(ContentHash),
     /// It fails too often; it is not asked until then (NTP64).
     Opened(u64),
+    /// It serves, and breaks a law on values that were resolved here: the counterexample. The machine
+    /// never says so; whoever tries the laws while a resolver serves does. It goes on serving, for
+    /// whether a replica stops must not depend on what that replica happened to try.
+    Unlawful(String),
 }
 
 /// Which revision serves in one place.

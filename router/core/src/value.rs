@@ -110,6 +110,20 @@ impl Value {
             + self.encoding.schema.as_ref().map_or(0, Bytes::len)
     }
 
+    /// A copy that shares no memory with what it was received in.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        Self {
+            encoding: Encoding {
+                id: self.encoding.id,
+                schema: self.encoding.schema.as_ref().map(copy),
+            },
+            attachment: self.attachment.as_ref().map(copy),
+            payload: copy(&self.payload),
+        }
+    }
+
     /// Whether [`Value::len`] is 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {

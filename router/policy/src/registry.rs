@@ -63,6 +63,8 @@ pub struct PoliciesSettings {
     pub breaker: Limits,
     /// The policies' own settings as JSON, by name.
     pub settings: BTreeMap<String, String>,
+    /// How often the laws are tried on resolvers that serve, with values that they were asked about.
+    pub laws_every: Duration,
     /// What a revision has to pass before it serves, besides starting.
     pub admission: Vec<Arc<dyn Admit>>,
 }

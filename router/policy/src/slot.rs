@@ -25,6 +25,7 @@ use crate::{
 
 pub(crate) use prioritize::PrioritizePort;
 pub use prioritize::PrioritizeSlot;
+pub(crate) use resolve::Asked;
 pub(crate) use resolve::ResolvePort;
 pub use resolve::{CurrentResolver, ResolveSlot};
 pub(crate) use route::RoutePort;
@@ -52,6 +53,12 @@ pub(crate) trait Port: Send + Sync {
 
     /// How many calls `content` has answered since this was asked last.
     fn take_answered(&self, content: ContentHash) -> u64;
+
+    /// What the revision that serves was asked about since this was asked last, if its answers have
+    /// laws to keep.
+    fn take_asked(&self) -> Option<(ContentHash, Asked)> {
+        None
+    }
 
     /// What else happened here.
     fn notes(&self) -> &Notebook;

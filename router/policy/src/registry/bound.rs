@@ -97,7 +97,7 @@ impl Bound {
     /// What was said of a revision is over when another serves.
     pub(super) fn clear_of_others(&mut self, serving: ContentHash) {
         let is_over = |(_, content, report): &(SystemTime, ContentHash, Report)| {
-            *content != serving && matches!(report, Report::Opened(_))
+            *content != serving && matches!(report, Report::Opened(_) | Report::Unlawful(_))
         };
         if self.report.as_ref().is_some_and(is_over) {
             self.report = None;
@@ -118,6 +118,7 @@ impl Bound {
                 "it fails too often in {place}: it is asked no more, and tried again after a while{}",
                 self.last_words()
             ),
+            Report::Unlawful(example) => format!("it serves {place}, and breaks a law: {example}"),
         };
         Some((*at, text))
     }
@@ -214,11 +215,12 @@ impl Bound {
                         Report::Refused(_) => "refused",
                         Report::RolledBack(_) => "rolled-back",
                         Report::Opened(_) => "opened",
+                        Report::Unlawful(_) => "unlawful",
                     }
                     .into(),
                     revision: content.to_string(),
                     message: match report {
-                        Report::Refused(reason) => reason.clone(),
+                        Report::Refused(reason) | Report::Unlawful(reason) => reason.clone(),
                         Report::RolledBack(to) => format!("failed too often; {to:?} serves again"),
                         Report::Opened(_) => {
                             "fails too often; it is tried again after a while".into()

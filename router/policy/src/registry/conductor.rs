@@ -31,6 +31,8 @@ use crate::{
 
 /// How often slots that have to prove themselves are asked how many calls they have answered.
 const COUNT_EVERY: Duration = Duration::from_millis(250);
+/// Questions of one look at the laws: a few milliseconds of a loading thread.
+const LAW_CALLS_MAX: u64 = 200;
 /// Nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -42,6 +44,8 @@ pub(super) enum Message {
     /// A revision was started for a slot and has passed what it had to, or not.
     Prepared(u64, ContentHash, Result<Prepared, Refused>),
     Told(u64, Told),
+    /// A resolver breaks a law on what it was asked about.
+    Unlawful(u64, ContentHash, String),
     Bind {
         id: u64,
         owner: String,
@@ -70,6 +74,8 @@ pub(super) struct Conductor {
     settled: Vec<SyncSender<()>>,
     clock: Clock,
     counted: Instant,
+    /// When the laws were last tried on resolvers that serve.
+    tried: Instant,
 }
 
 #[derive(Default)]
@@ -103,6 +109,7 @@ impl Conductor {
             settled: Vec::new(),
             clock: Clock::start(),
             counted: Instant::now(),
+            tried: Instant::now(),
         })
     }
 
@@ -124,7 +131,18 @@ impl Conductor {
             .values()
             .filter_map(|bound| bound.machine.deadline())
             .min();
-        let due = due.map_or(IDLE, |due| self.clock.until(due));
+        let mut due = due.map_or(IDLE, |due| self.clock.until(due));
+        if self
+            .slots
+            .values()
+            .any(|bound| bound.port.hook() == Hook::Resolve)
+        {
+            due = due.min(
+                self.settings
+                    .laws_every
+                    .saturating_sub(self.tried.elapsed()),
+            );
+        }
         if self.slots.values().any(|bound| unproven(bound).is_some()) {
             return due.min(COUNT_EVERY.saturating_sub(self.counted.elapsed()));
         }
@@ -147,6 +165,7 @@ impl Conductor {
                 self.feed(id, slot::Event::Failed(content, blame));
             }
             Message::Told(id, Told::Left) => self.left(id),
+            Message::Unlawful(id, content, example) => self.unlawful(id, content, example),
             Message::Bind {
                 id,
                 owner,
@@ -357,6 +376,9 @@ impl Conductor {
                     Report::Opened(_) => {
                         tracing::warn!(policy, owner, %hook, ?revision, "a policy fails too often");
                     }
+                    Report::Unlawful(example) => {
+                        tracing::warn!(policy, owner, %hook, ?revision, example, "a resolver breaks a law");
+                    }
                 }
                 bound.report(revision, report);
                 changes.told = true;
@@ -369,7 +391,48 @@ impl Conductor {
         }
     }
 
+    /// Has the laws tried on resolvers that serve, with values that they were asked about.
+    fn try_laws(&self) {
+        for (id, bound) in &self.slots {
+            let Some((content, asked)) = bound.port.take_asked() else {
+                continue;
+            };
+            let (id, tell) = (*id, self.inbox.clone());
+            self.loader.submit(
+                move || asked.broken_law(LAW_CALLS_MAX),
+                |panicked| {
+                    tracing::error!(panicked, "the laws cannot be tried");
+                    None
+                },
+                move |example| {
+                    if let Some(example) = example {
+                        // Nobody listens any more: the router stops.
+                        let _ = tell.send(Message::Unlawful(id, content, example));
+                    }
+                },
+            );
+        }
+    }
+
+    fn unlawful(&mut self, id: u64, content: ContentHash, example: String) {
+        let Some(bound) = self.slots.get_mut(&id) else {
+            return;
+        };
+        if bound.machine.service() != Service::Revision(content) {
+            return;
+        }
+        let (owner, policy) = (&bound.owner, &bound.policy);
+        tracing::warn!(policy, owner, revision = ?content, example, "a resolver breaks a law");
+        let policy = policy.clone();
+        bound.report(content, Report::Unlawful(example));
+        self.note(&policy);
+    }
+
     fn tick(&mut self) {
+        if self.tried.elapsed() >= self.settings.laws_every {
+            self.tried = Instant::now();
+            self.try_laws();
+        }
         if self.counted.elapsed() >= COUNT_EVERY {
             self.counted = Instant::now();
             let counts: Vec<_> = self

@@ -13,12 +13,14 @@ use parking_lot::Mutex;
 use weir_core::{
     resolution::{Contender, Interrupted, Resolution, Resolve},
     slot::{ContentHash, Service},
+    value::Value,
 };
 
 use super::{Notebook, Port};
 use crate::{
     environment::{Environment, Hook, Manifest},
     fault::{Fault, ResolveFault},
+    harness::check::try_laws,
     resolve::Resolver,
     revision::Revision,
     stats::Stats,
@@ -47,6 +49,51 @@ struct Prepared {
     content: ContentHash,
     resolver: Resolver,
     answered: AtomicU64,
+    /// Values of questions, a few of many.
+    asked: Mutex<Vec<Value>>,
+}
+
+/// What a resolver was asked about, to try the laws on.
+pub(crate) struct Asked {
+    prepared: Arc<Prepared>,
+    settings: String,
+    values: Vec<Value>,
+}
+
+/// One question in so many gives its values: what is taken from the data path is a division.
+const ASKED_EVERY: u64 = 16;
+/// How many values are kept at the most, and how large.
+const ASKED_VALUES_MAX: usize = 8;
+const ASKED_BYTES_MAX: usize = 4 << 10;
+
+impl Prepared {
+    fn note_asked(&self, first: Contender<'_>, second: Contender<'_>) {
+        if !self
+            .answered
+            .fetch_add(1, Relaxed)
+            .is_multiple_of(ASKED_EVERY)
+        {
+            return;
+        }
+        let mut asked = self.asked.lock();
+        for value in [first.value, second.value].into_iter().flatten() {
+            let fits = asked.len() < ASKED_VALUES_MAX && value.len() <= ASKED_BYTES_MAX;
+            if fits && !asked.contains(value) {
+                asked.push(value.detached());
+            }
+        }
+    }
+}
+
+impl Asked {
+    /// A counterexample, if one is found.
+    pub(crate) fn broken_law(self, calls_max: u64) -> Option<String> {
+        let revision = self.prepared.resolver.revision();
+        // Counts of its own: these questions are nobody's.
+        let resolver = Resolver::new(revision, &self.settings, Arc::default()).ok()?;
+        let tried = try_laws(&resolver, self.values, calls_max);
+        tried.err().map(|example| format!("it is {example}"))
+    }
 }
 
 struct Current {
@@ -109,6 +156,7 @@ impl Port for ResolvePort {
             content,
             resolver,
             answered: AtomicU64::new(0),
+            asked: Mutex::default(),
         });
         self.shared.prepared.lock().insert(content, prepared);
         Ok(manifest)
@@ -141,6 +189,18 @@ impl Port for ResolvePort {
         prepared
             .get(&content)
             .map_or(0, |prepared| prepared.answered.swap(0, Relaxed))
+    }
+
+    fn take_asked(&self) -> Option<(ContentHash, Asked)> {
+        let current = self.shared.current.load_full()?;
+        let prepared = Arc::clone(current.prepared.as_ref()?);
+        let values = std::mem::take(&mut *prepared.asked.lock());
+        let asked = Asked {
+            settings: self.environment.settings_json.clone(),
+            values,
+            prepared,
+        };
+        (!asked.values.is_empty()).then(|| (asked.prepared.content, asked))
     }
 
     fn notes(&self) -> &Notebook {
@@ -189,7 +249,7 @@ impl Resolve for CurrentResolver {
         };
         match prepared.resolver.resolve(key, first, second) {
             Ok(resolution) => {
-                prepared.answered.fetch_add(1, Relaxed);
+                prepared.note_asked(first, second);
                 Ok(resolution)
             }
             // It fails so on every replica: the later version wins on all of them.

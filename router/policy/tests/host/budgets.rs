@@ -113,10 +113,15 @@ fn a_call_on_a_busy_machine_is_not_cut_and_a_runaway_one_is() {
     let mut works = router(&host, &works).unwrap();
     let mut longest = Duration::ZERO;
     let mut faults = Vec::new();
-    for _ in 0..20 {
+    // When a call has to wait is the scheduler's to say: until one has waited longer than its budget.
+    for call in 0.. {
+        assert!(call < 10_000, "no call waited longer than {budget:?}");
         let start = Instant::now();
         faults.extend(route(&mut works, 1).1.err());
         longest = longest.max(start.elapsed());
+        if call >= 20 && longest > budget {
+            break;
+        }
     }
     let mut loops = router(&host, &Guest::router("(loop $l (br $l)) (unreachable)")).unwrap();
     let before = loops.stats().statistics().cpu;
@@ -127,10 +132,6 @@ fn a_call_on_a_busy_machine_is_not_cut_and_a_runaway_one_is() {
         .into_iter()
         .for_each(|burner| burner.join().unwrap());
 
-    assert!(
-        longest > budget,
-        "it never waited for the CPU: {longest:?} of {budget:?}"
-    );
     for fault in faults {
         assert_eq!(fault.cause, Cause::Length, "{fault}");
     }

@@ -48,6 +48,7 @@ pub fn settings(root: &TempDir) -> PoliciesSettings {
         on_remove: OnRemove::Native,
         breaker: Limits::default(),
         settings: [("geo".to_owned(), "{\"zone\":1}".to_owned())].into(),
+        laws_every: Duration::from_secs(3600),
         admission: Vec::new(),
     }
 }

@@ -1,6 +1,6 @@
 //! `resolve`: verdicts that every replica has to find.
 
-use std::{fs, sync::mpsc};
+use std::{fs, sync::mpsc, time::Duration};
 
 use parking_lot::Mutex;
 use weir_core::{
@@ -59,6 +59,28 @@ fn a_resolver_is_known_by_its_revision_and_gone_with_its_file() {
         None => Ok(()),
         other => Err(format!("{other:?}")),
     });
+}
+
+#[test]
+fn a_resolver_is_tried_on_what_it_is_asked_about_and_its_counterexample_is_shown() {
+    let fleet = Fleet::with(|settings| settings.laws_every = Duration::from_millis(20));
+    let slot = fleet.policies.bind_resolve("fleet", "merge");
+    fleet.drop_in("merge.wasm", Guest::resolver_concatenating().wasm());
+    fleet.wait("merge", |status| status.slots[0].service == "policy");
+    // Nobody has asked anything yet, so there is nothing to try it on.
+    assert_eq!(fleet.slot("merge").report, None);
+    resolve(slot.current().unwrap()).unwrap();
+    fleet.wait("merge", |status| status.slots[0].report.is_some());
+    let found = fleet.slot("merge");
+    let report = found.report.unwrap();
+    assert_eq!(report.what, "unlawful");
+    assert!(report.message.starts_with("it is not "), "{report:?}");
+    // It serves on: what one replica found must not make it decide differently.
+    assert_eq!(found.service, "policy");
+    assert_eq!(found.samples, 1, "what was tried is not counted");
+    // A lawful one clears its name.
+    fleet.drop_in("merge.wasm", Guest::resolver_constant(2).wasm());
+    fleet.wait("merge", |status| status.slots[0].report.is_none());
 }
 
 #[test]
