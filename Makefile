@@ -90,6 +90,14 @@ sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one
 bench: setup-build policies ## Measure the router against its yardsticks; BENCH="--quick" passes options on
 	cargo build --release -p weir -p weir-bench $(LOCKED)
 	$(CARGO_TARGET_DIR)/release/weir-bench $(BENCH)
+	$(MAKE) bench-calls
+
+# Those that ship and need no settings.
+MEASURED := hot-key-spread latest-only keep-first grow-only-set max-value
+.PHONY: bench-calls
+bench-calls: policies ## Measure what a call of a policy costs against an empty call
+	cargo build --release -p weir -p weir-policy --bins --example call_costs $(LOCKED)
+	$(CARGO_TARGET_DIR)/release/examples/call_costs --no-gate $(MEASURED:%=$(WEIR_BENCH_POLICIES)/%.wasm={})
 
 .PHONY: policies
 policies: setup-build ## Build the policies that ship
