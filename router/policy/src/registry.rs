@@ -36,10 +36,7 @@ use crate::{
     host::Host,
     revision::Revision,
     signature::{Key, SignatureMode},
-    slot::{
-        Notebook, Port, PrioritizePort, PrioritizeSlot, ResolvePort, ResolveSlot, RoutePort,
-        RouteSlot, Told,
-    },
+    slot::{Notebook, Port, PrioritizeSlot, ResolvePort, ResolveSlot, RouteSlot, Told},
     status::{DirectoryStatus, PolicyStatus},
 };
 
@@ -171,7 +168,7 @@ impl Policies {
         };
         let id = self.next();
         let notes = self.notebook(id);
-        let (port, slot) = RoutePort::new(environment, prefix.to_owned(), native, notes);
+        let (port, slot) = RouteSlot::new(environment, prefix.to_owned(), native, notes);
         self.bind(id, format!("storages/{storage}"), policy, Arc::new(port));
         slot
     }
@@ -198,7 +195,7 @@ impl Policies {
         let environment = self.environment_of(policy);
         let id = self.next();
         let notes = self.notebook(id);
-        let (port, slot) = PrioritizePort::new(environment, prefix.to_owned(), native, notes);
+        let (port, slot) = PrioritizeSlot::new(environment, prefix.to_owned(), native, notes);
         self.bind(id, format!("forward/{link}"), policy, Arc::new(port));
         slot
     }

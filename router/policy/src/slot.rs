@@ -23,12 +23,10 @@ use crate::{
     stats::Stats,
 };
 
-pub(crate) use prioritize::PrioritizePort;
 pub use prioritize::PrioritizeSlot;
 pub(crate) use resolve::Asked;
 pub(crate) use resolve::ResolvePort;
 pub use resolve::{CurrentResolver, ResolveSlot};
-pub(crate) use route::RoutePort;
 pub use route::RouteSlot;
 
 /// The registry's side of a slot.

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use weir_core::{
     backlog::{LinkState, Prioritize, Verdict},
     placement::Description,
-    slot::{ContentHash, Service},
 };
 
 use super::{
-    Notebook, Port,
-    seat::{Seat, Shared},
+    Notebook,
+    seat::{Instance, Seat, SeatPort},
 };
 use crate::{
     environment::{Environment, Hook, Manifest},
@@ -27,64 +26,37 @@ pub struct PrioritizeSlot {
     native: Box<dyn Prioritize>,
 }
 
-pub(crate) struct PrioritizePort {
-    environment: Environment,
-    shared: Arc<Shared<PrioritizeInstance>>,
+impl Instance for PrioritizeInstance {
+    const HOOK: Hook = Hook::Prioritize;
+
+    fn start(
+        revision: &Arc<Revision>,
+        environment: &Environment,
+        stats: Arc<Stats>,
+    ) -> Result<Self, Fault> {
+        Self::new(revision, environment, stats)
+    }
+
+    fn manifest(&self) -> &Manifest {
+        self.manifest()
+    }
 }
 
-impl PrioritizePort {
+impl PrioritizeSlot {
     /// Both sides of a slot. Keys are relative to `prefix`.
     pub(crate) fn new(
         environment: Environment,
         prefix: String,
         native: Box<dyn Prioritize>,
         notes: Notebook,
-    ) -> (Self, PrioritizeSlot) {
-        let shared = Arc::new(Shared::new(notes));
-        let slot = PrioritizeSlot {
-            seat: Seat::new(Arc::clone(&shared)),
+    ) -> (SeatPort<PrioritizeInstance>, Self) {
+        let (port, seat) = SeatPort::new(environment, notes);
+        let slot = Self {
+            seat,
             prefix,
             native,
         };
-        let port = Self {
-            environment,
-            shared,
-        };
         (port, slot)
-    }
-}
-
-impl Port for PrioritizePort {
-    fn hook(&self) -> Hook {
-        Hook::Prioritize
-    }
-
-    fn environment(&self) -> &Environment {
-        &self.environment
-    }
-
-    fn prepare(
-        &self,
-        content: ContentHash,
-        revision: &Arc<Revision>,
-        stats: &Arc<Stats>,
-    ) -> Result<Manifest, Fault> {
-        let instance = PrioritizeInstance::new(revision, &self.environment, Arc::clone(stats))?;
-        let manifest = instance.manifest().clone();
-        self.shared.lay_out(content, instance);
-        Ok(manifest)
-    }
-
-    fn publish(&self, service: Service, keep: &[ContentHash]) {
-        self.shared.publish(service, keep);
-    }
-
-    fn take_answered(&self, content: ContentHash) -> u64 {
-        self.shared.take_answered(content)
-    }
-
-    fn notes(&self) -> &Notebook {
-        &self.shared.notes
     }
 }
 

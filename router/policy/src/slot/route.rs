@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use weir_core::{
-    placement::{Description, Destination, Route},
-    slot::{ContentHash, Service},
-};
+use weir_core::placement::{Description, Destination, Route};
 
 use super::{
-    Notebook, Port,
-    seat::{Seat, Shared},
+    Notebook,
+    seat::{Instance, Seat, SeatPort},
 };
 use crate::{
     environment::{Environment, Hook, Manifest},
@@ -27,65 +24,39 @@ pub struct RouteSlot {
     native: Box<dyn Route>,
 }
 
-pub(crate) struct RoutePort {
-    environment: Environment,
-    shared: Arc<Shared<RouteInstance>>,
+impl Instance for RouteInstance {
+    const HOOK: Hook = Hook::Route;
+
+    fn start(
+        revision: &Arc<Revision>,
+        environment: &Environment,
+        stats: Arc<Stats>,
+    ) -> Result<Self, Fault> {
+        Self::new(revision, environment, stats)
+    }
+
+    fn manifest(&self) -> &Manifest {
+        self.manifest()
+    }
 }
 
-impl RoutePort {
+impl RouteSlot {
     /// Both sides of a slot. Keys are relative to `prefix`; the shards are named in `environment`.
     pub(crate) fn new(
         environment: Environment,
         prefix: String,
         native: Box<dyn Route>,
         notes: Notebook,
-    ) -> (Self, RouteSlot) {
-        let shared = Arc::new(Shared::new(notes));
-        let slot = RouteSlot {
-            seat: Seat::new(Arc::clone(&shared)),
+    ) -> (SeatPort<RouteInstance>, Self) {
+        let shards = u32::try_from(environment.shards.len()).unwrap_or(u32::MAX);
+        let (port, seat) = SeatPort::new(environment, notes);
+        let slot = Self {
+            seat,
             prefix,
-            shards: u32::try_from(environment.shards.len()).unwrap_or(u32::MAX),
+            shards,
             native,
         };
-        let port = Self {
-            environment,
-            shared,
-        };
         (port, slot)
-    }
-}
-
-impl Port for RoutePort {
-    fn hook(&self) -> Hook {
-        Hook::Route
-    }
-
-    fn environment(&self) -> &Environment {
-        &self.environment
-    }
-
-    fn prepare(
-        &self,
-        content: ContentHash,
-        revision: &Arc<Revision>,
-        stats: &Arc<Stats>,
-    ) -> Result<Manifest, Fault> {
-        let instance = RouteInstance::new(revision, &self.environment, Arc::clone(stats))?;
-        let manifest = instance.manifest().clone();
-        self.shared.lay_out(content, instance);
-        Ok(manifest)
-    }
-
-    fn publish(&self, service: Service, keep: &[ContentHash]) {
-        self.shared.publish(service, keep);
-    }
-
-    fn take_answered(&self, content: ContentHash) -> u64 {
-        self.shared.take_answered(content)
-    }
-
-    fn notes(&self) -> &Notebook {
-        &self.shared.notes
     }
 }
 

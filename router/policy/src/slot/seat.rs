@@ -1,4 +1,5 @@
-//! What the seats of `route` and `prioritize` share: instances that are taken over between two batches.
+//! What the seats of `route` and `prioritize` share: instances that are taken over between two batches,
+//! and the port through which the registry lays them out.
 
 use std::sync::{
     Arc,
@@ -11,9 +12,83 @@ use std::sync::{
 use parking_lot::Mutex;
 use weir_core::slot::{ContentHash, Service};
 
-use crate::fault::Fault;
+use crate::{
+    environment::{Environment, Hook, Manifest},
+    fault::Fault,
+    revision::Revision,
+    stats::Stats,
+};
 
-use super::Notebook;
+use super::{Notebook, Port};
+
+/// An instance that is asked about batches.
+pub(crate) trait Instance: Sized + Send + 'static {
+    /// What it is asked for.
+    const HOOK: Hook;
+
+    /// Starts one.
+    fn start(
+        revision: &Arc<Revision>,
+        environment: &Environment,
+        stats: Arc<Stats>,
+    ) -> Result<Self, Fault>;
+
+    /// What the policy says about itself.
+    fn manifest(&self) -> &Manifest;
+}
+
+/// The registry's side of a seat.
+pub(crate) struct SeatPort<I> {
+    environment: Environment,
+    shared: Arc<Shared<I>>,
+}
+
+impl<I: Instance> SeatPort<I> {
+    /// Both sides of a slot.
+    pub(super) fn new(environment: Environment, notes: Notebook) -> (Self, Seat<I>) {
+        let shared = Arc::new(Shared::new(notes));
+        let seat = Seat::new(Arc::clone(&shared));
+        let port = Self {
+            environment,
+            shared,
+        };
+        (port, seat)
+    }
+}
+
+impl<I: Instance> Port for SeatPort<I> {
+    fn hook(&self) -> Hook {
+        I::HOOK
+    }
+
+    fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    fn prepare(
+        &self,
+        content: ContentHash,
+        revision: &Arc<Revision>,
+        stats: &Arc<Stats>,
+    ) -> Result<Manifest, Fault> {
+        let instance = I::start(revision, &self.environment, Arc::clone(stats))?;
+        let manifest = instance.manifest().clone();
+        self.shared.lay_out(content, instance);
+        Ok(manifest)
+    }
+
+    fn publish(&self, service: Service, keep: &[ContentHash]) {
+        self.shared.publish(service, keep);
+    }
+
+    fn take_answered(&self, content: ContentHash) -> u64 {
+        self.shared.take_answered(content)
+    }
+
+    fn notes(&self) -> &Notebook {
+        &self.shared.notes
+    }
+}
 
 /// An instance, and how many calls it has answered.
 struct Ready<I> {
