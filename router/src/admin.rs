@@ -13,7 +13,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use weir_backend_api::Durability;
+use weir_backend_api::{Count, Durability};
 use weir_core::change::{KeptChange, Table};
 use zenoh::{
     Wait,
@@ -26,7 +26,7 @@ use crate::{
     policies,
     query::durability_name,
     service::Service,
-    storage::{Aside, Storage, offer::stamp_of},
+    storage::{Aside, Storage, offer::stamp_of, total},
 };
 
 /// How many changes that were set aside are listed in one answer.
@@ -68,7 +68,8 @@ pub(crate) fn stock_status(service: &Service) -> Vec<(String, Value)> {
 pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
     let condition = storage.condition();
     let totals = storage.counters.totals();
-    let count = storage.count();
+    let counts: Vec<_> = storage.counts().collect();
+    let count = total(counts.iter().map(|(_, count)| *count));
     let durability = service
         .storage(&storage.name)
         .map(|(_, settings)| settings.durability);
@@ -87,7 +88,7 @@ pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
         "durability": durability_name(durability.min(storage.capability.durability_max)),
         "keys": count.map(|count| count.keys),
         "keys_exact": storage.capability.exact_count,
-        "shards": shards(storage),
+        "shards": shards(&counts),
         "bytes": count.map(|count| count.bytes),
         "queued": storage.queued(),
         "spooled_changes": condition.spooled_changes,
@@ -101,15 +102,15 @@ pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
 }
 
 /// How much each shard holds, by name.
-fn shards(storage: &Storage) -> Value {
-    let counts = storage.counts().map(|(label, count)| {
+fn shards(counts: &[(&str, Option<Count>)]) -> Value {
+    let shown = counts.iter().map(|(label, count)| {
         let count = json!({
             "keys": count.map(|count| count.keys),
             "bytes": count.map(|count| count.bytes),
         });
-        (label.to_owned(), count)
+        ((*label).to_owned(), count)
     });
-    Value::Object(counts.collect())
+    Value::Object(shown.collect())
 }
 
 /// The router.

@@ -308,13 +308,7 @@ impl Storage {
 
     /// How much the stores hold; `None` while one is not open or cannot tell.
     pub(crate) fn count(&self) -> Option<Count> {
-        self.counts().try_fold(Count::default(), |sum, (_, count)| {
-            let count = count?;
-            Some(Count {
-                keys: sum.keys + count.keys,
-                bytes: sum.bytes + count.bytes,
-            })
-        })
+        total(self.counts().map(|(_, count)| count))
     }
 
     /// The shards, for readers.
@@ -338,6 +332,17 @@ impl Storage {
             Err(_) => tracing::error!(storage = self.name, "the task did not end in time"),
         }
     }
+}
+
+/// What shards hold together; `None` if one of them cannot tell.
+pub(crate) fn total(counts: impl IntoIterator<Item = Option<Count>>) -> Option<Count> {
+    counts.into_iter().try_fold(Count::default(), |sum, count| {
+        let count = count?;
+        Some(Count {
+            keys: sum.keys + count.keys,
+            bytes: sum.bytes + count.bytes,
+        })
+    })
 }
 
 /// An acknowledgement that can be taken back while nobody has used it.

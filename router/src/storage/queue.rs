@@ -100,8 +100,8 @@ impl<T> Queue<T> {
     /// is space, under the queue's lock: it must do no more than copy.
     pub(crate) fn push_with(&self, manners: Manners, make: impl FnOnce(&mut Arena) -> T) -> Pushed {
         let mut state = self.state.lock();
-        // Whoever waits for an outcome sends one change at a time; a few of them always get in beside
-        // publishers that keep the queue full.
+        // Whoever waits for an outcome sends one change at a time; a few of them get in beside
+        // publishers that keep the queue full. The limit of bytes holds for all.
         let reserve = if manners.hurry { HURRY_RESERVE } else { 0 };
         while state.is_full(self.items_max + reserve) && !state.closed {
             if !manners.block {

@@ -455,6 +455,8 @@ impl Intake {
             let key = self.space.strip(key)?;
             KeptChange::Key(Change { key, stamp, value })
         } else {
+            // A wildcard operation is remembered for long: its value must not keep the batch's memory.
+            let value = value.map(|value| value.detached());
             // Zenoh has carried it, so it is a key expression.
             self.change(keyexpr::new(&*key).ok()?, stamp, value)?
         };

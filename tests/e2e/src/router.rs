@@ -262,10 +262,11 @@ impl Router {
     #[track_caller]
     #[must_use]
     pub fn decided(&self, storage: &str) -> u64 {
-        const OUTCOMES: [&str; 7] = [
+        const OUTCOMES: [&str; 8] = [
             "applied",
             "known",
             "outdated",
+            "merged",
             "parked",
             "quarantined",
             "nothing",
