@@ -78,7 +78,10 @@ impl HeadCache {
         generations.iter().any(|heads| heads.contains_key(&key))
     }
 
+    /// Remembers the head of a key.
     pub(crate) fn insert(&mut self, key: u128, head: Option<Head>) {
+        // What the batch has put before is older than this, and would be found first.
+        self.fresh.remove(&key);
         self.young.insert(key, head);
     }
 

@@ -101,7 +101,7 @@ pub(super) fn property<S: Strategy>(
     S::Value: Debug,
 {
     // A store on a disk takes some 30 ms to open.
-    let cases = if site.can().persistent { 16 } else { 250 };
+    let cases = if site.can().persistent { 16 } else { 1_500 };
     let config = Config {
         cases,
         // There is no file to keep seeds in: the smallest input goes into a test of its own.
