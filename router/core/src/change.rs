@@ -87,16 +87,19 @@ pub enum Table {
     Jobs = 4,
     /// One row for each fact about the store: name -> value.
     System = 5,
+    /// What the store knows it has, by range ([`crate::ledger`]): position -> summary.
+    Ledger = 6,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Wildcards,
         Self::Parked,
         Self::Quarantine,
         Self::Jobs,
         Self::System,
+        Self::Ledger,
     ];
 }
 

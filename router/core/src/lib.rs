@@ -11,6 +11,8 @@ pub mod health;
 pub mod key;
 pub mod keyspace;
 pub mod laws;
+pub mod ledger;
+pub mod mirror;
 pub mod pattern;
 pub mod placement;
 pub mod record;
