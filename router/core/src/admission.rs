@@ -197,8 +197,7 @@ impl Admitter {
             return self.apply(hash, None, version, change, writes);
         };
         if let Some(head) = known {
-            // A tombstone of the same stamp is how an unstamped delete is made: no accident.
-            if head.own.stamp == stamp && head.own.kind == version.kind && head.own != version {
+            if is_tie(head.own, version) {
                 self.ties += 1;
             }
             if version == head.own {
@@ -504,6 +503,12 @@ impl crate::wildcard::WildcardOp {
     }
 }
 
+/// Whether two changes of a key have one stamp by accident. A tombstone of the same stamp is none: so
+/// an unstamped delete is made.
+fn is_tie(held: Version, other: Version) -> bool {
+    held.stamp == other.stamp && held.kind == other.kind && held != other
+}
+
 fn row(table: Table, change: &KeptChange) -> Write<'static> {
     Write::Row {
         table,
@@ -520,6 +525,7 @@ fn mark(name: &[u8], version: Version) -> Write<'static> {
     }
 }
 
+mod replica;
 mod resolving;
 #[cfg(test)]
 mod tests;

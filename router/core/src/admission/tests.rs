@@ -56,6 +56,8 @@ impl Store {
     }
 }
 
+mod replicas;
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Op {
     Key(Change),
