@@ -46,5 +46,6 @@ pub use storage::{
     Durability, GarbageCollection, History, OnClosure, Retain, ShardSettings, Spool,
     StorageSettings, Timestamps,
 };
+pub use storage::{MirrorSettings, Peers};
 pub use table::did_you_mean;
 pub use volume::{Backend, Form, Roots, VolumeSettings};

@@ -7,8 +7,8 @@ use crate::servers::{HTTP_FIELDS, REST_FIELDS};
 use crate::settings::{Loaded, OUR_FIELDS};
 use crate::source::{Origin, Sources};
 use crate::storage::{
-    COLLECTION_FIELDS, ENGINE_FIELDS, QUEUE_FIELDS, RETAIN_FIELDS, SHARD_BY_FIELDS, SHARD_FIELDS,
-    SPOOL_FIELDS, STORAGE_FIELDS, VOLUME_ID_FIELDS,
+    COLLECTION_FIELDS, ENGINE_FIELDS, MIRROR_FIELDS, QUEUE_FIELDS, RETAIN_FIELDS, SHARD_BY_FIELDS,
+    SHARD_FIELDS, SPOOL_FIELDS, STORAGE_FIELDS, VOLUME_ID_FIELDS,
 };
 use crate::table::Field;
 use crate::volume::VOLUME_FIELDS;
@@ -136,6 +136,9 @@ pub fn schema() -> Value {
         refine(&mut storage, "queue", object(&[QUEUE_FIELDS]));
         refine(&mut storage, "spool", object(&[SPOOL_FIELDS]));
         refine(&mut storage, "policies", object(&[STORAGE_POLICY_FIELDS]));
+        let mirror =
+            json!({ "anyOf": [{ "type": "boolean" }, object(&[MIRROR_FIELDS])], "default": true });
+        refine(&mut storage, "mirror", mirror);
         storage
     };
     let named = |of: Value| json!({ "type": "object", "additionalProperties": of });
@@ -200,6 +203,7 @@ mod tests {
             COLLECTION_FIELDS,
             QUEUE_FIELDS,
             SPOOL_FIELDS,
+            MIRROR_FIELDS,
             SHARD_BY_FIELDS,
             SHARD_FIELDS,
             VOLUME_ID_FIELDS,

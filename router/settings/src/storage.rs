@@ -3,6 +3,7 @@
 mod fields;
 mod json;
 mod keys;
+mod mirror;
 mod shards;
 
 use crate::path::KeyPath;
@@ -21,6 +22,8 @@ pub(crate) use fields::{
     STORAGE_FIELDS,
 };
 pub(crate) use keys::read_texts;
+pub(crate) use mirror::MIRROR_FIELDS;
+pub use mirror::{MirrorSettings, Peers};
 pub use shards::ShardSettings;
 pub(crate) use shards::{SHARD_FIELDS, VOLUME_ID_FIELDS};
 pub use weir_core::admission::History;
@@ -65,6 +68,8 @@ pub struct StorageSettings {
     pub spool: Spool,
     /// Which policies decide for it.
     pub policies: StoragePolicies,
+    /// With whom it is kept the same; with nobody if `None`.
+    pub mirror: Option<MirrorSettings>,
 }
 
 /// How safe a change must be before it counts as stored.
@@ -176,12 +181,10 @@ pub(crate) fn read_storage(
         )
         .unwrap_or_default();
     if table.get("replication").is_some() {
-        let help = "mirrors will find each other by their key expressions, without settings";
-        report.ignored(
-            &table.at("replication"),
-            "`replication` has no effect yet",
-            help,
-        );
+        let help = "mirrors find each other by their key expressions and compare what they hold, so \
+                    that intervals, hot and warm eras and delays are not needed; `mirror` narrows it";
+        let message = "`replication` tunes nothing here";
+        report.ignored(&table.at("replication"), message, help);
     }
     let drift = table.integer(report, "future_drift_ms", (0, 86_400_000));
     let group = table.string(report, "group").map(str::to_owned);
@@ -204,6 +207,7 @@ pub(crate) fn read_storage(
     let spool = read_spool(report, &table, name, around.roots);
     let shards = engine.as_ref().map(|engine| engine.shards.len());
     let policies = read_storage_policies(report, &table, name, shards, history);
+    let mirror = mirror::read_mirror(report, &table);
 
     // Only now, when every mistake was told, give up for want of the essential.
     let (keys, engine) = (keys?, engine?);
@@ -228,6 +232,7 @@ pub(crate) fn read_storage(
         queue_changes,
         spool,
         policies,
+        mirror,
     })
 }
 

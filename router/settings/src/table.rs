@@ -25,7 +25,7 @@ pub(crate) const fn field(name: &'static str, schema: &'static str, about: &'sta
 }
 
 /// Settings that are announced and not in this version.
-const LATER: [&str; 2] = ["forward", "mirror"];
+const LATER: [&str; 1] = ["forward"];
 
 /// Collects what is wrong, with its place.
 pub(crate) struct Report<'s> {

@@ -8,9 +8,9 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 use weir_settings::{
-    Backend, Defaults, Durability, Flag, Form, History, Layers, Loaded, OnClosure, Origin,
-    PolicyLimits, Settings, Signatures, StorageSettings, Timestamps, load, parse_storage,
-    parse_volume, schema, show,
+    Backend, Defaults, Durability, Flag, Form, History, Layers, Loaded, MirrorSettings, OnClosure,
+    Origin, Peers, PolicyLimits, Settings, Signatures, StorageSettings, Timestamps, load,
+    parse_storage, parse_volume, schema, show,
 };
 
 fn layers(files: &[&str]) -> Layers {
@@ -48,6 +48,7 @@ fn shows_what_is_in_force_and_where_it_was_written() {
         "ours.toml",
         "ours.json",
         "policies.json5",
+        "mirrors.json5",
     ] {
         let (_, loaded) = good(&layers(&[name]));
         golden::check(&format!("good/{name}.show"), &show(&loaded, true));
@@ -63,6 +64,7 @@ fn what_is_shown_reads_back_as_the_same() {
         "ours.toml",
         "ours.json",
         "policies.json5",
+        "mirrors.json5",
     ] {
         let (settings, loaded) = good(&layers(&[name]));
         let dir = tempfile::tempdir().unwrap();
@@ -74,6 +76,22 @@ fn what_is_shown_reads_back_as_the_same() {
         });
         assert_eq!(again.effective, settings.effective, "{name}");
     }
+}
+
+#[test]
+fn a_storage_is_mirrored_unless_it_says_otherwise() {
+    let (settings, loaded) = good(&layers(&["mirrors.json5"]));
+    assert_eq!(loaded.diagnostics, []);
+    let mirror = |name: &str| settings.storages[name].mirror.clone();
+    assert_eq!(mirror("open"), Some(MirrorSettings::default()));
+    assert_eq!(mirror("alone"), None);
+    let narrow = mirror("narrow").unwrap();
+    let named =
+        |names: &[&str]| Peers::Named(names.iter().map(|name| (*name).to_owned()).collect());
+    assert_eq!(narrow.from, named(&["seoul", "5a1f/telemetry"]));
+    assert_eq!(narrow.to, named(&[]));
+    assert_eq!(narrow.period, Duration::from_secs(30));
+    assert_eq!(narrow.timeout, Duration::from_millis(2_500));
 }
 
 #[test]

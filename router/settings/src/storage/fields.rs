@@ -95,9 +95,14 @@ pub(crate) const STORAGE_FIELDS: &[Field] = &[
         "Which policies decide for it: `route` and `resolve`, by name.",
     ),
     field(
+        "mirror",
+        r#"{"type":["boolean","object"],"default":true}"#,
+        "Whether, or with whom, it is kept the same as storages of other routers on its keys.",
+    ),
+    field(
         "replication",
         r#"{"type":"object"}"#,
-        "Ignored: mirrors are to find each other.",
+        "Ignored: mirrors find each other; see `mirror`.",
     ),
 ];
 

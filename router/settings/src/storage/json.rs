@@ -1,6 +1,6 @@
 //! A storage's settings in our form, for people and for the admin space.
 
-use super::{Durability, History, OnClosure, Retain, StorageSettings, Timestamps};
+use super::{Durability, History, MirrorSettings, OnClosure, Retain, StorageSettings, Timestamps};
 use crate::settings::path_json;
 use crate::units::duration_text;
 use serde_json::{Value, json};
@@ -34,6 +34,7 @@ impl StorageSettings {
             },
             "queue": { "changes": self.queue_changes },
             "spool": { "dir": path_json(&self.spool.dir), "bytes": self.spool.bytes_max },
+            "mirror": self.mirror.as_ref().map_or(json!(false), MirrorSettings::to_json),
         });
         let mut set = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
