@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// What `/` becomes in ordered form. The byte below it, 0, ends a key where something follows it
 /// in a row (a version, for one), so that all rows of a key stand together.
-const SEPARATOR: u8 = 1;
+pub(crate) const SEPARATOR: u8 = 1;
 /// Introduces the three bytes that ordered form uses itself, for keys that hold them.
 const ESCAPE: u8 = 2;
 
@@ -184,6 +184,17 @@ impl KeyRange {
     #[must_use]
     pub fn contains(&self, ordered: &[u8]) -> bool {
         self.from.as_slice() <= ordered && self.to.as_deref().is_none_or(|to| ordered < to)
+    }
+
+    /// What lies in both.
+    #[must_use]
+    pub fn meet(&self, other: &Self) -> Self {
+        let from = self.from.clone().max(other.from.clone());
+        let to = match (&self.to, &other.to) {
+            (Some(a), Some(b)) => Some(a.min(b).clone()),
+            (a, b) => a.clone().or_else(|| b.clone()),
+        };
+        Self { from, to }
     }
 
     /// Whether no key can lie inside.

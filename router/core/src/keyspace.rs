@@ -3,7 +3,7 @@
 use thiserror::Error;
 use zenoh_keyexpr::{OwnedKeyExpr, keyexpr};
 
-use crate::key::{Key, KeyRange};
+use crate::key::{Key, KeyRange, SEPARATOR};
 
 /// A storage's `strip_prefix`: what is cut from keys before they are stored and put back in replies.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -69,6 +69,35 @@ impl KeySpace {
         }
         out.push_str(key);
         keyexpr::new(out.as_str()).ok()
+    }
+
+    /// The stored keys of a range of keys in full; empty if none is under the prefix.
+    #[must_use]
+    pub fn stored(&self, full: &KeyRange) -> KeyRange {
+        let Some(prefix) = &self.prefix else {
+            return full.clone();
+        };
+        let prefix = Key::from(prefix.as_str()).ordered();
+        KeyRange {
+            from: Self::stored_bound(&prefix, &full.from).unwrap_or_else(|| vec![u8::MAX]),
+            to: match &full.to {
+                None => None,
+                Some(to) => Self::stored_bound(&prefix, to),
+            },
+        }
+    }
+
+    /// The first stored key whose full key is at or behind a bound; `None` if there is none.
+    fn stored_bound(prefix: &[u8], bound: &[u8]) -> Option<Vec<u8>> {
+        if bound <= prefix {
+            return Some(Vec::new());
+        }
+        match bound.strip_prefix(prefix) {
+            Some([SEPARATOR, rest @ ..]) if !rest.is_empty() => Some(rest.to_vec()),
+            // Behind the root and before everything under it.
+            Some([0..=SEPARATOR, ..]) => Some(vec![0]),
+            _ => None,
+        }
     }
 
     /// The smallest range of stored keys that holds every key of `expr`; `None` if none can be
@@ -162,5 +191,42 @@ mod tests {
                 .contains(&Key::from("a/c").ordered())
         );
         assert_eq!(space("a/b").range(keyexpr::new("b/**").unwrap()), None);
+    }
+
+    #[test]
+    fn a_range_in_full_is_a_range_of_what_is_stored() {
+        let keys = ["", "a", "a/b", "b", "b!", "b/c", "z"];
+        let space = space("p/q");
+        let mut scratch = String::new();
+        let full = |key: &str, scratch: &mut String| {
+            let full = space.full(&Key::from(key), scratch).unwrap();
+            Key::from(full.as_str()).ordered()
+        };
+        let outside = ["a", "p", "p/q!", "p/qq", "p/r", "q"].map(|key| Key::from(key).ordered());
+        let mut bounds: Vec<Vec<u8>> = keys.map(|key| full(key, &mut scratch)).to_vec();
+        bounds.extend(outside);
+        bounds.extend(
+            bounds
+                .clone()
+                .into_iter()
+                .map(|bound| [bound, vec![0]].concat()),
+        );
+        bounds.extend([vec![], vec![u8::MAX]]);
+        for from in &bounds {
+            for to in bounds.iter().map(|to| Some(to.clone())).chain([None]) {
+                let range = KeyRange {
+                    from: from.clone(),
+                    to,
+                };
+                let stored = space.stored(&range);
+                for key in keys {
+                    assert_eq!(
+                        stored.contains(&Key::from(key).ordered()),
+                        range.contains(&full(key, &mut scratch)),
+                        "{key:?} in {range:?} as {stored:?}"
+                    );
+                }
+            }
+        }
     }
 }
