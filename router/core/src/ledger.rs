@@ -10,8 +10,12 @@
 //!   a write only says that its run has to be counted again, and nothing is read for it;
 //! - by time, for a time series: [`calendar`]. Its versions only come, so a new one is added.
 
+mod batches;
 pub mod calendar;
+mod fences;
 pub mod runs;
+
+pub use batches::Covered;
 
 use std::{iter::Sum, ops::AddAssign};
 
@@ -161,6 +165,12 @@ impl Span {
     #[must_use]
     pub fn contains(&self, position: &[u8]) -> bool {
         self.from.as_slice() <= position && self.to.as_deref().is_none_or(|to| position < to)
+    }
+
+    /// Whether a position cuts the span in two.
+    #[must_use]
+    pub fn is_cut_by(&self, position: &[u8]) -> bool {
+        self.contains(position) && position != self.from
     }
 
     /// Whether nothing can lie inside.
