@@ -88,11 +88,7 @@ impl Item {
     /// [`Item::hash`], building the bytes in a buffer of the caller's.
     #[must_use]
     pub fn hash_with(&self, bytes: &mut Vec<u8>) -> u128 {
-        bytes.clear();
-        bytes.extend(self.version.to_bytes());
-        bytes.extend(self.merged.to_be_bytes());
-        bytes.extend(self.key.as_bytes());
-        xxh3_128_with_seed(bytes, SEED)
+        hash_of(&self.key, self.version, self.merged, bytes)
     }
 
     /// 64 bits that stand for the item in lists: half of its hash.
@@ -109,6 +105,15 @@ impl Item {
             Axis::Times => self.version.stamp.time.to_be_bytes().to_vec(),
         }
     }
+}
+
+/// [`Item::hash`] of what would make the item, building the bytes in a buffer of the caller's.
+fn hash_of(key: &str, version: Version, merged: u64, bytes: &mut Vec<u8>) -> u128 {
+    bytes.clear();
+    bytes.extend(version.to_bytes());
+    bytes.extend(merged.to_be_bytes());
+    bytes.extend(key.as_bytes());
+    xxh3_128_with_seed(bytes, SEED)
 }
 
 /// The id of an item with this hash ([`Item::id`]).
