@@ -53,7 +53,20 @@ impl Key {
 
     /// Appends the ordered form to `out`. It never holds the byte 0.
     pub fn order_into(&self, out: &mut Vec<u8>) {
-        out.reserve(self.0.len());
+        let from = out.len();
+        out.extend_from_slice(self.0.as_bytes());
+        // Hardly any key holds a byte to be escaped: then this is a copy.
+        let mut is_plain = true;
+        for byte in &mut out[from..] {
+            is_plain &= *byte > ESCAPE;
+            if *byte == b'/' {
+                *byte = SEPARATOR;
+            }
+        }
+        if is_plain {
+            return;
+        }
+        out.truncate(from);
         for byte in self.0.bytes() {
             match byte {
                 b'/' => out.push(SEPARATOR),

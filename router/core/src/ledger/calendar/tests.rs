@@ -417,10 +417,15 @@ proptest! {
         scene.renew();
         scene.store.commit(&scene.calendar.all_rows_to_write());
         scene.calendar.committed();
+        let mut rows = BTreeSet::new();
         for (row, len, extra) in spoilt {
             let row = row % scene.store.rows.len();
+            if !rows.insert(row) {
+                continue;
+            }
             let value = scene.store.rows.values_mut().nth(row).unwrap();
             value.truncate(len);
+            // Longer or shorter than it was: a sum that is wrong by a bit is for the store to notice.
             if value.len() + extra == 25 || value.len() + extra == 9 {
                 continue;
             }
@@ -603,6 +608,25 @@ fn what_is_in_flight_cannot_be_renewed() {
     scene.calendar.committed();
     scene.renew();
     assert!(!scene.calendar.is_stale());
+    scene.check();
+}
+
+#[test]
+fn a_count_that_comes_late_finds_nothing_that_is_no_more() {
+    let mut scene = Scene::known();
+    scene.commit(vec![put(0, version(3, 1)), put(0, version(200, 1))]);
+    scene.commit(vec![forget(1, version(3, 1))]);
+    let early = scene.store.count(&scene.calendar.stale(ALWAYS));
+    scene.commit(vec![forget(0, version(3, 1))]);
+    scene.renew();
+    assert_eq!(scene.calendar.len(), 1);
+    scene.calendar.renew(early);
+    assert!(scene.calendar.is_stale());
+    scene.check();
+    scene.renew();
+    scene.commit(Vec::new());
+    // One of the floor, one of the minute that is left.
+    assert_eq!((scene.calendar.len(), scene.store.rows.len()), (1, 2));
     scene.check();
 }
 

@@ -1,6 +1,6 @@
 //! A plain store beside the ledger, with batches that fail, scans that are overtaken, and crashes.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_128;
@@ -372,8 +372,12 @@ proptest! {
         scene.commit(vec![wildcard()]);
         scene.renew();
         scene.commit(Vec::new());
+        let mut rows = BTreeSet::new();
         for (row, len, extra) in cuts {
             let row = row % scene.store.rows.len();
+            if !rows.insert(row) {
+                continue;
+            }
             let value = scene.store.rows.values_mut().nth(row).unwrap();
             value.truncate(len);
             // Longer or shorter than it was: a sum that is wrong by a bit is for the store to notice.
@@ -543,13 +547,39 @@ fn what_is_in_flight_cannot_be_renewed() {
 }
 
 #[test]
+fn a_run_is_as_stale_as_any_that_it_is_made_of() {
+    let mut scene = Scene::filled();
+    // Nearly empties some neighbours, so that they will be one.
+    let rest: Vec<usize> = (0..120).filter(|key| key % 12 == 0).collect();
+    let writes = (0..120).filter(|key| key % 3 == 0 && !rest.contains(key));
+    scene.commit(writes.map(forget).collect());
+    let before = scene.runs.len();
+    for key in rest {
+        let stale = scene.runs.stale(&KeyRange::all());
+        let counted = scene.store.count(&stale);
+        let mut writes = vec![put(key, 9)];
+        let mut overtaken = scene.runs.clone();
+        overtaken.note(&mut writes);
+        overtaken.committed();
+        overtaken.renew(counted);
+        assert!(overtaken.len() < before);
+        let held = overtaken.fences.find(&KEYS[key].ordered());
+        assert!(overtaken.runs[held].is_stale, "{key}");
+    }
+}
+
+#[test]
 fn runs_that_are_emptied_go() {
     let mut scene = Scene::filled();
-    // From the front, one by one, as where keys hold the time.
-    for key in (0..120).filter(|key| key % 3 == 0) {
+    // From the front, one by one, as where keys hold the time, and from the back.
+    let forwards = (0..120).filter(|key| key % 3 == 0);
+    let backwards = (0..120).rev().filter(|key| key % 3 == 2);
+    for key in forwards.chain(backwards) {
         scene.commit(vec![forget(key)]);
         scene.renew();
         scene.check_sizes();
+        scene.commit(Vec::new());
+        scene.check_rows();
         scene.check();
     }
     for key in 0..120 {
