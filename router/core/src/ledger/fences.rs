@@ -1,6 +1,6 @@
 //! The sorted first positions of runs, and the search among them: on the way of every write.
 //!
-//! The bytes stand in one piece. The search compares eight bytes of each fence, those behind what all
+//! The bytes stand in one piece. The search compares sixteen bytes of each fence, those behind what all
 //! fences have in common, and whole fences only where these are equal.
 
 /// Sorted byte strings without repetitions, of which the first is empty.
@@ -11,8 +11,8 @@ pub(super) struct Fences {
     ends: Vec<usize>,
     /// How many bytes all but the first have in common.
     common: usize,
-    /// The eight bytes of each behind those.
-    heads: Vec<u64>,
+    /// The sixteen bytes of each behind those.
+    heads: Vec<u128>,
 }
 
 impl Fences {
@@ -50,8 +50,7 @@ impl Fences {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// The last fence that is not behind `position`. Costs two to three dozen nanoseconds among
-    /// thousands.
+    /// The last fence that is not behind `position`. Among six thousand it costs some 60 ns.
     pub(super) fn find(&self, position: &[u8]) -> usize {
         let len = self.len();
         if len < 2 {
@@ -71,7 +70,14 @@ impl Fences {
         if self.heads.get(low) != Some(&sought) {
             return low;
         }
-        let mut high = low + self.heads[low..].partition_point(|head| *head == sought);
+        // Few are equal, if any: looks near by for the end of those.
+        let mut step = 1;
+        while self.heads.get(low + step) == Some(&sought) {
+            step *= 2;
+        }
+        let end = self.heads.len().min(low + step);
+        let equal = &self.heads[low + step / 2..end];
+        let mut high = low + step / 2 + equal.partition_point(|head| *head == sought);
         while low < high {
             let middle = low.midpoint(high);
             if self.get(middle + 1) <= position {
@@ -90,13 +96,13 @@ impl Fences {
     }
 }
 
-fn head(bytes: &[u8]) -> u64 {
+fn head(bytes: &[u8]) -> u128 {
     if let Some(head) = bytes.first_chunk() {
-        return u64::from_be_bytes(*head);
+        return u128::from_be_bytes(*head);
     }
-    let mut head = [0; 8];
+    let mut head = [0; 16];
     head[..bytes.len()].copy_from_slice(bytes);
-    u64::from_be_bytes(head)
+    u128::from_be_bytes(head)
 }
 
 #[cfg(test)]

@@ -631,6 +631,23 @@ fn a_count_that_comes_late_finds_nothing_that_is_no_more() {
 }
 
 #[test]
+fn a_batch_that_is_tried_again_has_no_rows_of_the_first_time() {
+    let mut scene = Scene::known();
+    let mut writes = vec![put(0, version(3, 1)), put(0, version(300, 1))];
+    scene.note(&mut writes);
+    scene.calendar.aborted();
+    scene.note(&mut writes);
+    let rows = writes
+        .iter()
+        .filter(|write| matches!(write, Write::Row { .. }))
+        .count();
+    assert_eq!(rows, 2, "{writes:?}");
+    scene.store.commit(&writes);
+    scene.calendar.committed();
+    scene.check();
+}
+
+#[test]
 fn one_minute_is_cut_by_seconds() {
     let mut scene = Scene::known();
     for second in 60..120 {

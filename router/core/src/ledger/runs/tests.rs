@@ -188,7 +188,12 @@ impl Scene {
 
     fn renew(&mut self) {
         let stale = self.runs.stale(&KeyRange::all());
-        self.runs.renew(self.store.count(&stale));
+        // Of all that there is it picks what it needs.
+        let mut counter = stale.counter();
+        let all = KeyRange::all();
+        let items = self.store.items(&all);
+        items.for_each(|(key, hash)| counter.add(key, hash));
+        self.runs.renew(counter.finish());
     }
 
     fn filled() -> Self {
@@ -566,6 +571,65 @@ fn a_run_is_as_stale_as_any_that_it_is_made_of() {
         let held = overtaken.fences.find(&KEYS[key].ordered());
         assert!(overtaken.runs[held].is_stale, "{key}");
     }
+}
+
+#[test]
+fn short_runs_do_not_make_long_ones() {
+    let mut scene = Scene::new();
+    scene.commit(
+        (0..120)
+            .filter(|key| key % 2 == 0)
+            .map(|key| put(key, 1))
+            .collect(),
+    );
+    scene.renew();
+    let keys_of = |scene: &Scene, index: usize| -> Vec<usize> {
+        let range = scene.runs.range(index);
+        let inside = |key: &usize| range.contains(&KEYS[*key].ordered());
+        (0..120).filter(inside).collect()
+    };
+    // One item in the one, and as many in the other as a run may have.
+    let emptied = keys_of(&scene, 1);
+    scene.commit(
+        emptied
+            .into_iter()
+            .filter(|key| key % 2 == 0)
+            .skip(1)
+            .map(forget)
+            .collect(),
+    );
+    let filled = keys_of(&scene, 2);
+    scene.commit(filled.into_iter().map(|key| put(key, 2)).collect());
+    assert_eq!(scene.store.sum(&scene.runs.range(1)).count, 1);
+    assert_eq!(scene.store.sum(&scene.runs.range(2)).count, 2 * SIZE);
+    scene.renew();
+    scene.check_sizes();
+    scene.check();
+}
+
+#[test]
+fn a_batch_that_is_tried_again_has_no_rows_of_the_first_time() {
+    let mut scene = Scene::filled();
+    let mut writes = vec![put(3, 2), put(50, 2)];
+    scene.runs.note(&mut writes);
+    scene.runs.aborted();
+    // The runs that it had touched are no more when it is tried again.
+    scene.commit((0..40).map(forget).collect());
+    scene.renew();
+    scene.runs.note(&mut writes);
+    let keys = writes.iter().filter_map(|write| match write {
+        Write::Row { key, .. } => Some(key),
+        _ => None,
+    });
+    let mut keys: Vec<_> = keys.collect();
+    let len = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), len);
+    scene.store.commit(&writes);
+    scene.runs.committed();
+    scene.check();
+    scene.check_rows();
 }
 
 #[test]
