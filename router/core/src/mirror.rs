@@ -13,6 +13,8 @@
 pub mod answer;
 pub mod frame;
 pub mod round;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
