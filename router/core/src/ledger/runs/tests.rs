@@ -610,7 +610,7 @@ fn short_runs_do_not_make_long_ones() {
 #[test]
 fn a_batch_that_is_tried_again_has_no_rows_of_the_first_time() {
     let mut scene = Scene::filled();
-    let mut writes = vec![put(3, 2), put(50, 2)];
+    let mut writes = vec![put(3, 2), put(22, 2)];
     scene.runs.note(&mut writes);
     scene.runs.aborted();
     // The runs that it had touched are no more when it is tried again.
