@@ -36,6 +36,10 @@ const REPEATS: u32 = 5;
 /// say so; but what the replica refused then it may take now.
 const SETTLED_ROUNDS: u32 = 16;
 
+/// For so long (NTP64) a peer's floor is taken to rise with time. It says where it is if it has risen
+/// further, and nothing if it stood still.
+const FLOOR_KNOWN: u64 = 60 * MINUTE;
+
 /// How a storage is mirrored with a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rules {
@@ -275,6 +279,8 @@ pub struct Mirror {
     next: u64,
     peer: Peer,
     repeats: u32,
+    /// This round has compared the series by itself.
+    had_series_first: bool,
     failures: u32,
     /// What the last probe of this round said.
     pair: Option<Pair>,
@@ -301,6 +307,7 @@ impl Mirror {
             next: 0,
             peer: Peer::default(),
             repeats: 0,
+            had_series_first: false,
             failures: 0,
             pair: None,
             settled: None,
@@ -435,6 +442,7 @@ impl Mirror {
                 }
                 if self.phase == Phase::Resting {
                     self.repeats = 0;
+                    self.had_series_first = false;
                     self.pair = None;
                 }
                 self.phase = Phase::Probing;
@@ -488,7 +496,8 @@ impl Mirror {
     fn peer_floor(&self, now: u64) -> u64 {
         let floor = self.peer.floor.filter(|(floor, _)| *floor > 0);
         floor.map_or(0, |(floor, at)| {
-            floor.saturating_add(now.saturating_sub(at))
+            let since = now.saturating_sub(at).min(FLOOR_KNOWN);
+            floor.saturating_add(since)
         })
     }
 
@@ -606,12 +615,16 @@ impl Mirror {
         self.pair = Some(pair);
         self.report.spans = 0;
         self.work = Work::new(&self.rules, &self.peer, marks, theirs.horizon, operations);
+        // A version that comes is the latest as well, if it is newer: what still differs then is little.
+        let is_series_first =
+            probed.keys.is_some() && probed.times.is_some() && !self.had_series_first;
+        self.had_series_first |= is_series_first;
+        self.work.is_series_first = is_series_first;
+        let minute = mine.times.map_or(0, |(minute, _)| minute);
+        let keys = probed.keys.filter(|_| !is_series_first);
         let spans = [
-            (Span::all(Axis::Keys), probed.keys),
-            (
-                times_from(mine.times.map_or(0, |(minute, _)| minute)),
-                probed.times,
-            ),
+            (Span::all(Axis::Keys), keys),
+            (times_from(minute), probed.times),
         ];
         for (span, found) in spans {
             if let Some((_, cut)) = found {
@@ -633,17 +646,19 @@ impl Mirror {
     fn end_of_work(&mut self, now: u64, effects: &mut Vec<Effect>) {
         let (is_moved, is_left) = (self.work.is_moved, self.work.is_left);
         let differs = self.report.spans > 0 || is_left;
-        self.work = Work::default();
+        if std::mem::take(&mut self.work).is_series_first {
+            self.pair = None;
+        }
         if let Some(pair) = self.pair.filter(|_| !is_moved && !is_left) {
             return self.settle(now, pair, differs, effects);
         }
         let wait = match self.repeats {
-            0 => 0,
+            0 | 1 => 0,
             repeats => self.spread(ntp(self.rules.timeout) << (repeats - 1) >> 3),
         };
         self.again(now, wait);
-        if is_left {
-            // It was known not to be the last look.
+        if is_left && is_moved {
+            // It was known not to be the last look, and is nearer to it.
             self.repeats -= 1;
         }
     }

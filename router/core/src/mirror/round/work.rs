@@ -103,6 +103,8 @@ pub(super) struct Work {
     pushes: VecDeque<Wanted>,
     /// Something was sent or has come.
     pub(super) is_moved: bool,
+    /// The latest records are yet to be compared.
+    pub(super) is_series_first: bool,
     /// Something was found that there was no room for.
     pub(super) is_left: bool,
 }
@@ -329,6 +331,10 @@ impl Mirror {
         let mut pushes = std::mem::take(&mut self.work.pushes);
         let parcel = self.pack(&mut pushes, replica)?;
         self.work.pushes = pushes;
+        if parcel.is_none() && !self.work.nodes.is_empty() {
+            // None of so many is there any more; now there is room for others.
+            return self.next_of_work(replica);
+        }
         Ok(parcel)
     }
 

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::model::{Model, Trace, op, round, stamp, state};
+use super::model::{Admitting, Model, Trace, op, round, stamp, state};
 use crate::{
+    ledger::Axis,
     mirror::{
         Unreadable,
-        answer::Limits,
-        frame::{Bad, Reply, Request},
+        answer::{Limits, answer},
+        frame::{Bad, Cut, Reply, Request, Verdict},
         round::{Effect, Event, Failure, Mirror, Priority, Rules},
     },
     version::Version,
@@ -108,7 +109,7 @@ fn what_cannot_be_repaired_is_not_searched_for_again() {
     let [Effect::Ask { ask, frame, .. }] = &effects[..] else {
         panic!("{effects:?}")
     };
-    let reply = crate::mirror::answer::answer(frame, &mut theirs, &Limits::default()).unwrap();
+    let reply = answer(frame, &mut theirs, &Limits::default()).unwrap();
     let reply = Event::Reply {
         ask: *ask,
         frame: reply.reply.into(),
@@ -154,7 +155,7 @@ fn a_difference_in_horizons_is_reported_and_told() {
             panic!()
         };
         let limits = Limits::default();
-        let reply = crate::mirror::answer::answer(frame, &mut theirs, &limits).unwrap();
+        let reply = answer(frame, &mut theirs, &limits).unwrap();
         let reply = Event::Reply {
             ask: *ask,
             frame: reply.reply.into(),
@@ -292,7 +293,7 @@ fn what_cannot_be_stored_ends_the_round() {
         let event = match &effects[..] {
             [Effect::Ask { ask, frame, .. }] => {
                 let limits = Limits::default();
-                let said = crate::mirror::answer::answer(frame, &mut theirs, &limits).unwrap();
+                let said = answer(frame, &mut theirs, &limits).unwrap();
                 Event::Reply {
                     ask: *ask,
                     frame: said.reply.into(),
@@ -384,14 +385,14 @@ fn writes_meanwhile_do_not_keep_a_round_going_for_ever() {
             match effect {
                 Effect::Ask { ask, frame, .. } => {
                     let limits = Limits::default();
-                    let said = crate::mirror::answer::answer(&frame, &mut theirs, &limits).unwrap();
+                    let said = answer(&frame, &mut theirs, &limits).unwrap();
                     events.push(Event::Reply {
                         ask,
                         frame: said.reply.into(),
                     });
                 }
                 Effect::Admit { batch, admit } => {
-                    super::model::Admitting::admit(&mut ours, &admit);
+                    ours.admit(&admit);
                     events.push(Event::Admitted { batch });
                 }
                 Effect::Differs { live: true, report } => {
@@ -506,4 +507,114 @@ fn a_dense_second_is_listed_in_parts() {
         .iter()
         .filter(|(_, ask, _)| matches!(Request::decode(ask), Ok(Request::List { .. })));
     assert_eq!(lists.count(), 3);
+}
+
+/// Everything differs, on two sides that share nothing but their keys' beginnings.
+#[test]
+fn replicas_that_share_nothing_become_equal() {
+    for (ours_count, theirs_count) in [(0, 1_500), (1_500, 0), (1_500, 1_200), (39, 1), (1, 1)] {
+        let (mut ours, mut theirs) = (Model::new(7), Model::new(16));
+        for (replica, count, who) in [(&mut ours, ours_count, 1), (&mut theirs, theirs_count, 2)] {
+            for at in 0..count {
+                let key = format!("a/{:05}", 2 * at + who % 2);
+                let stamp = stamp(5, u8::try_from(who).unwrap());
+                replica.put(state(&key, stamp, Some("x")));
+            }
+        }
+        let mut mirror = mirror(true, true);
+        let trace = once(&mut mirror, &mut ours, &mut theirs, &Limits::default());
+        let what = (ours_count, theirs_count);
+        assert!(matches!(trace.ends[..], [Effect::InStep(_)]), "{what:?}");
+        assert_eq!(ours.contents(), theirs.contents(), "{what:?}");
+        assert_eq!((ours.sent, theirs.sent), what, "nothing twice");
+    }
+}
+
+/// What an answer had no room for is asked about again, and what makes no sense ends the round.
+#[test]
+fn answers_are_taken_as_they_are() {
+    let answers: [(Reply, Option<Failure>); 5] = [
+        (Reply::Compared(vec![(0, Verdict::Later)]), None),
+        (
+            Reply::Compared(vec![(5_000, Verdict::Empty)]),
+            Some(Failure::Answer(Bad::Malformed)),
+        ),
+        (
+            Reply::Compared(vec![(0, Verdict::Split(Axis::Keys, Cut::default()))]),
+            Some(Failure::Answer(Bad::Malformed)),
+        ),
+        (Reply::Stored, Some(Failure::Answer(Bad::Kind))),
+        (
+            Reply::Refused(Bad::Version),
+            Some(Failure::Refused(Bad::Version)),
+        ),
+    ];
+    for (said, expected) in answers {
+        let (mut ours, mut theirs) = pair(600);
+        theirs.put(state("a/00300", stamp(9_000, 1), Some("x")));
+        let mut mirror = mirror(true, true);
+        let mut effects = mirror.handle(SECOND, Event::Wake, &mut ours);
+        let mut said = Some(said);
+        let end = loop {
+            let event = match &effects[..] {
+                [Effect::Ask { ask, frame, .. }] => {
+                    let limits = Limits::default();
+                    let right = answer(frame, &mut theirs, &limits).unwrap();
+                    if let Some(admit) = &right.admit {
+                        theirs.admit(admit);
+                    }
+                    let compares = matches!(Request::decode(frame), Ok(Request::Compare(_)));
+                    let wrong = said.take_if(|_| compares).map(|said| said.encode());
+                    Event::Reply {
+                        ask: *ask,
+                        frame: wrong.unwrap_or(right.reply).into(),
+                    }
+                }
+                [Effect::Admit { batch, admit }] => {
+                    ours.admit(admit);
+                    Event::Admitted { batch: *batch }
+                }
+                [end] => break end.clone(),
+                other => panic!("{other:?}"),
+            };
+            effects = mirror.handle(SECOND, event, &mut ours);
+        };
+        match (end, expected) {
+            (Effect::InStep(_), None) => assert_eq!(ours.contents(), theirs.contents()),
+            (Effect::Failed { why, .. }, Some(expected)) => assert_eq!(why, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The newest version of a series is also the key's latest record.
+#[test]
+fn a_version_is_not_sent_twice() {
+    let (mut ours, mut theirs) = (Model::new(7), Model::new(9));
+    for replica in [&mut ours, &mut theirs] {
+        replica.marks.series = true;
+    }
+    for at in 0..600u64 {
+        let of = state(
+            &format!("k/{:02}", at % 50),
+            stamp((at + 1) * SECOND, 1),
+            Some("x"),
+        );
+        theirs.put(of.clone());
+        if at < 400 {
+            ours.put(of);
+        }
+    }
+    // No version of the series: by key alone.
+    theirs.put(state("k/07", stamp(900 * SECOND, 1), None));
+    let mut mirror = mirror(true, true);
+    let trace = once(&mut mirror, &mut ours, &mut theirs, &Limits::default());
+    assert!(
+        matches!(trace.ends[..], [Effect::InStep(_)]),
+        "{:?}",
+        trace.ends
+    );
+    assert_eq!(ours.contents(), theirs.contents());
+    // And the one that was deleted.
+    assert_eq!((ours.sent, theirs.sent), (0, 201));
 }

@@ -419,6 +419,13 @@ impl Replica for Months {
 /// its ends is asked for or on its way; in the third the ends are.
 #[test]
 fn a_missing_hour_is_known_at_once() {
+    let (mut ours, mut theirs) = (Months::new(0..0), Months::new(0..0));
+    let (trace, _) = compare(&mut ours, &mut theirs, Rules::default(), 2);
+    let [(1, ask, reply)] = &trace.frames[..] else {
+        panic!("{trace:?}");
+    };
+    println!("in step: {} B there, {} B back", ask.len(), reply.len());
+    assert!(ask.len() <= 60 && reply.len() <= 60);
     let hole = 1_234_567..1_238_167;
     // All at once, to see what is known by what is asked for.
     let rules = Rules {
