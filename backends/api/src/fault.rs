@@ -110,6 +110,12 @@ impl<V: Volume> Faulty<V> {
     pub const fn new(inner: V, faults: Faults) -> Self {
         Self { inner, faults }
     }
+
+    /// The volume that does it.
+    #[must_use]
+    pub const fn inner(&self) -> &V {
+        &self.inner
+    }
 }
 
 impl<V: Volume> Volume for Faulty<V> {

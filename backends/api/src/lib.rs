@@ -12,11 +12,14 @@ pub mod conformance;
 pub mod error;
 #[cfg(feature = "fault")]
 pub mod fault;
+pub mod ledger;
 pub mod recover;
+pub mod replica;
 
 use std::path::PathBuf;
 
 pub use error::{Error, ErrorKind, Result};
+pub use ledger::Ledger;
 use weir_core::{
     change::{Table, Write},
     key::{Key, KeyRange},
@@ -72,6 +75,25 @@ pub struct Count {
     pub keys: u64,
     /// Bytes on disk, or in memory for a store without a disk.
     pub bytes: u64,
+}
+
+/// How far a store that keeps its history on a server has come with handing it on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Backlog {
+    /// Whether the server takes what it is given, as far as is known.
+    pub ready: bool,
+    /// Changes that wait for it.
+    pub changes: u64,
+    /// Bytes that they take here.
+    pub bytes: u64,
+    /// Changes that it has taken since the store was opened.
+    pub shipped: u64,
+    /// Changes that it refused for good since then; they are in `Table::Quarantine`.
+    pub refused: u64,
+    /// Changes that were older than it keeps anything.
+    pub expired: u64,
+    /// Why it was last not reached or did not take something; gone when it takes the next.
+    pub last_error: Option<String>,
 }
 
 /// In which direction rows are read.
@@ -156,6 +178,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// Any.
     fn count(&self) -> Result<Count>;
+
+    /// What waits for the server that it keeps its history on; `None` for a store without one.
+    /// Cheap.
+    fn backlog(&self) -> Option<Backlog> {
+        None
+    }
 
     /// Syncs and closes it, and destroys it if the spec says so.
     ///

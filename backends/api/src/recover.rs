@@ -4,6 +4,7 @@ use bytes::Bytes;
 use weir_core::{
     admission::Memory,
     change::{KeptChange, Table},
+    membership::{Member, Members},
     version::Version,
     wildcard::WildcardJournal,
 };
@@ -27,6 +28,32 @@ pub fn memory(store: &dyn Store) -> Result<Memory> {
         garbage: time(store, Memory::GARBAGE)?,
         journal: journal(store)?,
     })
+}
+
+/// The replicas that a storage knows of, as it was left at the last start before `now` (NTP64), with
+/// the margin of [`Members`]. Costs a read for each 1024.
+///
+/// # Errors
+/// Any of the store.
+pub fn members(store: &dyn Store, margin: u64, now: u64) -> Result<Members> {
+    let mut members = Vec::new();
+    let mut from = Member::first_row();
+    loop {
+        let rows = store.rows(Table::System, &from, PAGE_ROWS)?;
+        let is_last = rows.len() < PAGE_ROWS;
+        for (key, value) in rows {
+            let Some(member) = Member::decode(&key, &value) else {
+                // Behind the last.
+                return Ok(Members::new(members, margin, now));
+            };
+            members.push(member);
+            from = key;
+        }
+        if is_last {
+            return Ok(Members::new(members, margin, now));
+        }
+        from.push(0);
+    }
 }
 
 fn version(store: &dyn Store, name: &'static [u8]) -> Result<Version> {

@@ -87,6 +87,8 @@ pub struct Admitter {
     floor: u64,
     garbage: Option<u64>,
     garbage_sealed: Option<u64>,
+    /// The time of the oldest delete that was admitted since somebody asked (NTP64).
+    deleted: Option<u64>,
     /// How often two different changes of one key had the same stamp.
     ties: u64,
     scratch: String,
@@ -125,6 +127,7 @@ impl Admitter {
             floor: memory.floor,
             garbage: memory.garbage,
             garbage_sealed: memory.garbage,
+            deleted: None,
             ties: 0,
             scratch: String::new(),
         }
@@ -136,6 +139,7 @@ impl Admitter {
         View {
             journal: Arc::clone(&self.journal),
             folded_through: self.folded_through,
+            horizon: self.horizon,
             floor: self.floor_at(now),
             space: self.space.clone(),
             resolves: self.rules.resolves,
@@ -201,6 +205,11 @@ impl Admitter {
                 self.ties += 1;
             }
             if version == head.own {
+                if self.may_lack_in_series(head) {
+                    let record = RecordRef::own(version, change.value.as_ref());
+                    let key = &change.key;
+                    writes.push(Write::History { key, record });
+                }
                 return Admission::Known(version);
             }
             if version < head.own && self.rules.history == History::Latest {
@@ -305,6 +314,12 @@ impl Admitter {
         self.ties
     }
 
+    /// The newest version that the shard had ever held when the batch began.
+    #[must_use]
+    pub const fn newest_at_begin(&self) -> Version {
+        self.newest_at_begin
+    }
+
     /// The newest version that the shard has ever held.
     #[must_use]
     pub const fn newest(&self) -> Version {
@@ -352,6 +367,12 @@ impl Admitter {
     #[must_use]
     pub const fn garbage(&self) -> Option<u64> {
         self.garbage
+    }
+
+    /// The time (NTP64) of the oldest delete or wildcard operation that was admitted since this was last
+    /// asked.
+    pub fn take_deleted(&mut self) -> Option<u64> {
+        self.deleted.take()
     }
 
     /// Everything below the horizon has been folded into the records: the journal forgets it.
@@ -468,9 +489,16 @@ impl Admitter {
         }
     }
 
+    /// Whether the series may lack the own change of a key: a replica that keeps none has sent what a
+    /// wildcard operation had made of it.
+    fn may_lack_in_series(&self, head: Head) -> bool {
+        self.rules.history == History::All && head.folded.is_some()
+    }
+
     fn note_garbage(&mut self, version: Version) {
         let time = version.stamp.time;
         self.garbage = Some(self.garbage.map_or(time, |oldest| oldest.min(time)));
+        self.deleted = Some(self.deleted.map_or(time, |oldest| oldest.min(time)));
     }
 
     fn surely_newest(&self, change: &Change) -> bool {

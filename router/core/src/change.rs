@@ -89,17 +89,21 @@ pub enum Table {
     System = 5,
     /// What the store knows it has, by range ([`crate::ledger`]): position -> summary.
     Ledger = 6,
+    /// What a store has taken and not yet handed on to the server it keeps its history on:
+    /// serial -> what is to be done there. Such a store's own; for others a table like any.
+    Spool = 7,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Wildcards,
         Self::Parked,
         Self::Quarantine,
         Self::Jobs,
         Self::System,
         Self::Ledger,
+        Self::Spool,
     ];
 }
 
@@ -216,6 +220,16 @@ impl Admission {
 }
 
 impl KeptChange {
+    /// The change that is left of a record when it is kept aside: what the record holds.
+    #[must_use]
+    pub fn of_record(key: &Key, record: &Record) -> Self {
+        Self::Key(Change {
+            key: key.clone(),
+            stamp: Some(record.head.effective().stamp),
+            value: record.value.clone(),
+        })
+    }
+
     /// The row's bytes: `k` or `w`, the key's or expression's length (u32) and text, then a record
     /// whose own version is the change's. `stamp` must be the change's own; a change at rest is
     /// always stamped.

@@ -87,6 +87,21 @@ impl KeySpace {
         }
     }
 
+    /// Where a stored key in ordered form (or a fence between two) stands among keys in full; the
+    /// inverse of [`KeySpace::stored`].
+    #[must_use]
+    pub fn position(&self, stored: &[u8]) -> Vec<u8> {
+        let Some(prefix) = &self.prefix else {
+            return stored.to_vec();
+        };
+        let mut position = Key::from(prefix.as_str()).ordered();
+        if !stored.is_empty() {
+            position.push(SEPARATOR);
+            position.extend_from_slice(stored);
+        }
+        position
+    }
+
     /// The first stored key whose full key is at or behind a bound; `None` if there is none.
     fn stored_bound(prefix: &[u8], bound: &[u8]) -> Option<Vec<u8>> {
         if bound <= prefix {
@@ -202,6 +217,10 @@ mod tests {
             let full = space.full(&Key::from(key), scratch).unwrap();
             Key::from(full.as_str()).ordered()
         };
+        for key in keys {
+            let stored = Key::from(key).ordered();
+            assert_eq!(space.position(&stored), full(key, &mut scratch));
+        }
         let outside = ["a", "p", "p/q!", "p/qq", "p/r", "q"].map(|key| Key::from(key).ordered());
         let mut bounds: Vec<Vec<u8>> = keys.map(|key| full(key, &mut scratch)).to_vec();
         bounds.extend(outside);

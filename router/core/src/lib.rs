@@ -12,6 +12,7 @@ pub mod key;
 pub mod keyspace;
 pub mod laws;
 pub mod ledger;
+pub mod membership;
 pub mod mirror;
 pub mod pattern;
 pub mod placement;

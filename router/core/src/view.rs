@@ -20,6 +20,8 @@ pub struct View {
     pub journal: Arc<WildcardJournal>,
     /// Everything below has been folded into the records and forgotten.
     pub folded_through: Version,
+    /// Changes below are judged with care: something older than this was forgotten, or will be.
+    pub horizon: Version,
     /// Nothing older is answered (NTP64): what retention has dropped or will.
     pub floor: u64,
     /// The storage's prefix.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use weir_backend_api::{Capability, Count, Durability, Result, Snapshot, Store, StoreSpec, Volume};
+use weir_backend_api::{
+    Capability, Count, Direction, Durability, Result, Snapshot, Store, StoreSpec, Volume,
+};
 use weir_backend_memory::MemoryVolume;
 use weir_core::{
     change::{Table, Write},
-    key::Key,
+    key::{Key, KeyRange},
     record::{Head, Record},
 };
 
@@ -24,6 +26,39 @@ impl Disk {
         Ok(Self(Arc::new(
             MemoryVolume::new().open(&StoreSpec::default())?,
         )))
+    }
+}
+
+impl Disk {
+    /// Another disk with the same on it.
+    ///
+    /// # Errors
+    /// None: both are in memory.
+    pub fn copy(&self) -> Result<Self> {
+        let copy = Self::new()?;
+        let (all, forward) = (KeyRange::all(), Direction::Forward);
+        let snapshot = self.0.snapshot()?;
+        for row in snapshot.latest(&all, forward) {
+            let (key, record) = row?;
+            let (key, record) = (&key, record.as_ref());
+            copy.write(Write::Latest { key, record })?;
+        }
+        for row in snapshot.history(&all, None, forward) {
+            let (key, record) = row?;
+            let (key, record) = (&key, record.as_ref());
+            copy.write(Write::History { key, record })?;
+        }
+        for table in Table::ALL {
+            for (key, value) in self.0.rows(table, &[], usize::MAX)? {
+                let value = Some(value);
+                copy.write(Write::Row { table, key, value })?;
+            }
+        }
+        Ok(copy)
+    }
+
+    fn write(&self, write: Write<'_>) -> Result<()> {
+        self.0.commit(&[write], Durability::Written).map(|_| ())
     }
 }
 

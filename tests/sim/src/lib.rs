@@ -2,11 +2,12 @@
 //! fed by gateways with bad clocks through a network that delays, reorders and repeats.
 //!
 //! A seed makes a [`Scenario`], a list of steps; [`run`] plays it. The same seed gives the same trace.
-//! There is no repair between replicas yet: every change reaches every replica in the end, and the
-//! steps by which replicas repair each other will stand beside [`Step::Deliver`]. Replicas under a
-//! resolver, which merge each other's states already, have histories of their own ([`resolving`]).
+//! In it every change reaches every replica in the end, by itself. Replicas that repair each other have
+//! histories of their own ([`mirroring`]), as have those under a resolver ([`resolving`]).
 
+mod coverage;
 mod disk;
+pub mod mirroring;
 pub mod resolving;
 pub mod scenario;
 pub mod world;

@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode, time::Instant};
 
-use weir_sim::{Coverage, check, resolving};
+use weir_sim::{Coverage, check, mirroring, resolving};
 
 fn main() -> std::io::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
@@ -28,16 +28,18 @@ fn main() -> std::io::Result<ExitCode> {
     let began = Instant::now();
     let (mut passed, mut failed) = (0u64, 0u64);
     let mut coverage = Coverage::default();
+    let mut mirrored = mirroring::Reached::default();
     for seed in from..from + count {
-        if let Err(report) = resolving::check(seed) {
-            failed += 1;
-            writeln!(out, "{report}")?;
-            continue;
-        }
-        match check(seed) {
-            Ok(outcome) => {
+        let played = check(seed).and_then(|outcome| {
+            resolving::check(seed)?;
+            let mirrors = mirroring::check(seed)?;
+            Ok((outcome, mirrors))
+        });
+        match played {
+            Ok((outcome, mirrors)) => {
                 passed += 1;
                 coverage.add(&outcome.coverage);
+                mirrored.add(&mirrors.reached);
             }
             Err(report) => {
                 failed += 1;
@@ -48,7 +50,11 @@ fn main() -> std::io::Result<ExitCode> {
     for (name, reached) in coverage.each() {
         writeln!(out, "{name:>12} {reached}")?;
     }
-    let rate = count as f64 / began.elapsed().as_secs_f64();
+    writeln!(out, "mirroring:")?;
+    for (name, reached) in mirrored.each() {
+        writeln!(out, "{name:>12} {reached}")?;
+    }
+    let rate = 3.0 * count as f64 / began.elapsed().as_secs_f64();
     writeln!(
         out,
         "seeds {from} to {}, {rate:.0} histories a second",

@@ -22,6 +22,7 @@ use weir_core::{
 };
 
 use crate::{
+    coverage::counted,
     disk::Disk,
     scenario::{Break, Scenario, StampedAs, Step},
 };
@@ -38,55 +39,38 @@ const LIFESPAN: u64 = 300 * MILLI;
 /// A fault happens once; more failures in a row than faults were asked for are a bug.
 const TRIES_MAX: usize = 64;
 
-macro_rules! coverage {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// How often the rare branches were reached.
-        #[derive(Clone, Copy, Debug, Default)]
-        pub struct Coverage { $($(#[$doc])* pub $name: u64,)* }
-
-        impl Coverage {
-            /// Adds another history's.
-            pub fn add(&mut self, other: &Self) {
-                $(self.$name += other.$name;)*
-            }
-
-            /// Names and counts.
-            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name),)*].into_iter()
-            }
-        }
-    };
-}
-
-coverage! {
-    /// Changes applied.
-    applied,
-    /// Changes that were held already.
-    known,
-    /// Changes older than what was held.
-    outdated,
-    /// Changes from the future.
-    parked,
-    /// Parked changes applied when due.
-    released,
-    /// Changes older than the horizon, set aside.
-    quarantined,
-    /// Wildcard operations delivered.
-    wildcards,
-    /// Commits that were refused.
-    refused,
-    /// Commits in doubt.
-    torn,
-    /// Deaths during a commit.
-    crashes,
-    /// Restarts in between.
-    restarts,
-    /// Collections that forgot something.
-    collections,
-    /// Stamps given above a wall clock that was set back.
-    clock_held,
-    /// Two different changes of one key with one stamp.
-    ties,
+counted! {
+    /// How often the rare branches were reached.
+    Coverage {
+        /// Changes applied.
+        applied,
+        /// Changes that were held already.
+        known,
+        /// Changes older than what was held.
+        outdated,
+        /// Changes from the future.
+        parked,
+        /// Parked changes applied when due.
+        released,
+        /// Changes older than the horizon, set aside.
+        quarantined,
+        /// Wildcard operations delivered.
+        wildcards,
+        /// Commits that were refused.
+        refused,
+        /// Commits in doubt.
+        torn,
+        /// Deaths during a commit.
+        crashes,
+        /// Restarts in between.
+        restarts,
+        /// Collections that forgot something.
+        collections,
+        /// Stamps given above a wall clock that was set back.
+        clock_held,
+        /// Two different changes of one key with one stamp.
+        ties,
+    }
 }
 
 /// What came of a history.

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use weir_sim::{Coverage, check, resolving};
+use weir_sim::{Coverage, check, mirroring, resolving};
 
 #[test]
 fn fixed_seeds_hold_and_reach_every_branch() {
@@ -18,6 +18,32 @@ fn fixed_seeds_hold_and_reach_every_branch() {
     }
 }
 
+/// S9: whatever happens between them, replicas that share keys end with the same for those.
+#[test]
+fn mirrored_replicas_end_alike_and_reach_every_branch() {
+    let mut reached = mirroring::Reached::default();
+    for seed in 1..=3_000 {
+        match mirroring::check(seed) {
+            Ok(outcome) => reached.add(&outcome.reached),
+            Err(report) => panic!("{report}"),
+        }
+    }
+    for (name, count) in reached.each() {
+        assert!(count > 0, "{name} was never reached: {reached:?}");
+    }
+}
+
+/// Found by the simulation: a value that a wildcard operation had deleted was sent as if it were alive, to
+/// a replica that had collected the operation already.
+#[test]
+fn what_was_found_stays_found() {
+    for seed in [747, 877, 2284] {
+        if let Err(report) = mirroring::check(seed) {
+            panic!("{report}");
+        }
+    }
+}
+
 #[test]
 fn fresh_seeds_hold() {
     let since = SystemTime::now()
@@ -30,6 +56,9 @@ fn fresh_seeds_hold() {
             panic!("{report}");
         }
         if let Err(report) = resolving::check(seed) {
+            panic!("{report}");
+        }
+        if let Err(report) = mirroring::check(seed) {
             panic!("{report}");
         }
     }
@@ -68,6 +97,8 @@ fn a_seed_gives_the_same_trace_twice() {
         let trace = || check(seed).map(|outcome| outcome.trace);
         assert_eq!(trace(), trace());
         let trace = || resolving::check(seed).map(|ended| ended.trace);
+        assert_eq!(trace(), trace());
+        let trace = || mirroring::check(seed).map(|outcome| outcome.trace);
         assert_eq!(trace(), trace());
     }
 }

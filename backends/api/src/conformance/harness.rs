@@ -4,29 +4,41 @@
 //! admission asks for, decide, seal, commit, and take back on failure. It panics on nothing that a
 //! store may answer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use weir_core::{
     admission::{Admitter, History, Rules},
-    change::{Admission, Change, KeptChange, Table, Write},
+    change::{Admission, Change, KeptChange, Table, WildcardChange, Write},
     collection::{self, Collect},
     key::{Key, KeyRange},
     keyexpr::keyexpr,
     keyspace::KeySpace,
+    membership::{Member, Members},
+    mirror::{State as Held, answer::Admit},
+    pattern::KeySet,
     record::Record,
     version::Version,
     view::Live,
 };
 
 use super::model::{Op, State, covers};
-use crate::{Direction, Durability, Error, ErrorKind, Result, Store, recover};
+use crate::{
+    Direction, Durability, Error, ErrorKind, Ledger, Result, Store, recover,
+    replica::{Reading, Scope, Source, StoreReplica},
+};
 
 /// Rows that are folded, collected or released in one batch: small, so that tests need several.
 const BATCH_ROWS: usize = 3;
+/// How late a change may be without holding up collections (NTP64): 15 s.
+const MARGIN: u64 = 15 << 32;
 
 /// An admitter over a store.
 pub struct Shard {
-    store: Box<dyn Store>,
+    store: Arc<Box<dyn Store>>,
     admitter: Admitter,
+    ledger: Arc<Ledger>,
+    members: Members,
     rules: Rules,
     /// The time that changes are judged at (NTP64).
     pub now: u64,
@@ -48,10 +60,14 @@ impl Shard {
     /// Any of the store.
     pub fn new(store: Box<dyn Store>, rules: Rules, now: u64) -> Result<Self> {
         let memory = recover::memory(&*store)?;
+        let ledger = ledger(&*store, &rules)?;
+        let members = recover::members(&*store, MARGIN, now)?;
         let admitter = Admitter::new(rules.clone(), KeySpace::default(), memory);
         Ok(Self {
-            store,
+            store: Arc::new(store),
             admitter,
+            ledger,
+            members,
             rules,
             now,
             decided: Vec::new(),
@@ -59,15 +75,112 @@ impl Shard {
     }
 
     /// The store, as it was left; what the admitter knew is gone.
+    ///
+    /// # Panics
+    /// If a replica of it is still there.
     #[must_use]
     pub fn into_store(self) -> Box<dyn Store> {
-        self.store
+        let store = Arc::try_unwrap(self.store);
+        store.unwrap_or_else(|_| panic!("a replica still reads the store"))
     }
 
     /// The store.
     #[must_use]
     pub fn store(&self) -> &dyn Store {
-        &*self.store
+        &**self.store
+    }
+
+    /// The shard, whose keys are `ours`, as a mirror sees it whose keys are `theirs`.
+    #[must_use]
+    pub fn replica(&self, ours: &KeySet, theirs: &KeySet) -> StoreReplica {
+        let space = KeySpace::default();
+        let scope = Scope::of(ours, &space, theirs);
+        let series = self.rules.history == History::All;
+        let source = Fixed(Reading {
+            store: Arc::clone(&self.store),
+            view: self.admitter.view(self.now),
+            ledger: Arc::clone(&self.ledger),
+        });
+        StoreReplica::new(vec![Arc::new(source)], space, scope, series, 0, self.now)
+    }
+
+    /// Takes what a mirror holds, in one batch for each wildcard operation and one for all records. May
+    /// fail at any of them and be given the same again.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn take(&mut self, admit: &Admit) -> Result<Vec<Admission>> {
+        let mut admissions = Vec::new();
+        for op in &admit.ops {
+            let change = WildcardChange {
+                expr: op.expr.clone(),
+                stamp: Some(op.version.stamp),
+                value: op.value.clone(),
+            };
+            admissions.extend(self.offer(&mut vec![Op::Wildcard(change)])?);
+        }
+        let keys: Vec<&Key> = admit.states.iter().map(|state| &state.key).collect();
+        self.admitter.begin();
+        let unread = keys
+            .into_iter()
+            .filter(|key| self.admitter.must_read_record(key));
+        let unread: Vec<&Key> = unread.collect();
+        for (key, head) in unread.iter().zip(self.store.heads(&unread)?) {
+            self.admitter.learn(key, head);
+        }
+        let mut writes = Vec::new();
+        for Held { key, record } in &admit.states {
+            let horizon = admit.horizon;
+            admissions.push(self.admitter.admit_replica(
+                self.now,
+                key,
+                record,
+                horizon,
+                &mut writes,
+            ));
+        }
+        self.commit(writes)?;
+        Ok(admissions)
+    }
+
+    /// There is a replica, and if a comparison with it found both equal, that began then.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn meet(&mut self, name: &str, in_step: Option<u64>) -> Result<()> {
+        match in_step {
+            None => self.members.seen(name, self.now),
+            Some(at) => self.members.in_step(name, at),
+        }
+        if let Some(time) = self.admitter.take_deleted() {
+            self.members.deleted(time, self.now);
+        }
+        let member = self.members.get(name).unwrap_or_default();
+        self.admitter.begin();
+        self.commit(vec![Write::Row {
+            table: Table::System,
+            key: Member::row_key(name),
+            value: Some(member.encode()),
+        }])
+    }
+
+    /// Before when every replica has everything.
+    pub fn have_all_before(&mut self) -> u64 {
+        if let Some(time) = self.admitter.take_deleted() {
+            self.members.deleted(time, self.now);
+        }
+        self.members.have_all_before()
+    }
+
+    /// Writes what was counted again for comparisons.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn keep_ledger(&mut self) -> Result<()> {
+        let rows = self.ledger.rows_to_write(true);
+        let done = self.store.commit(&rows, Durability::Written);
+        self.ledger.settle(done.is_ok());
+        done.map(|_| ())
     }
 
     /// The judge.
@@ -81,7 +194,9 @@ impl Shard {
     /// # Errors
     /// Any of the store.
     pub fn forget(&mut self) -> Result<()> {
-        let memory = recover::memory(&*self.store)?;
+        let memory = recover::memory(&**self.store)?;
+        self.ledger = ledger(&**self.store, &self.rules)?;
+        self.members = recover::members(&**self.store, MARGIN, self.now)?;
         self.admitter = Admitter::new(self.rules.clone(), KeySpace::default(), memory);
         Ok(())
     }
@@ -290,7 +405,10 @@ impl Shard {
 
     fn commit(&mut self, mut writes: Vec<Write<'_>>) -> Result<()> {
         self.admitter.seal(&mut writes);
+        self.ledger
+            .note(&mut writes, self.admitter.newest_at_begin());
         let done = self.store.commit(&writes, Durability::Written);
+        self.ledger.settle(done.is_ok());
         if done.is_err() {
             self.admitter.abort();
         }
@@ -353,6 +471,20 @@ pub const fn rules(history: History) -> Rules {
         cache_keys: 2,
         resolves: false,
     }
+}
+
+/// A shard at one moment. Nobody writes to it while it is compared.
+struct Fixed(Reading);
+
+impl Source for Fixed {
+    fn reading(&self) -> Option<Reading> {
+        Some(self.0.clone())
+    }
+}
+
+fn ledger(store: &dyn Store, rules: &Rules) -> Result<Arc<Ledger>> {
+    let series = rules.history == History::All;
+    Ledger::open(store, KeySpace::default(), series).map(Arc::new)
 }
 
 /// Writes what a delete without a stamp was found to mean into it.

@@ -12,7 +12,8 @@ use weir_core::{
 
 use super::{Due, Fault, Faults, Operation};
 use crate::{
-    Capability, Count, Direction, Durability, Error, ErrorKind, Result, Rows, Snapshot, Store,
+    Backlog, Capability, Count, Direction, Durability, Error, ErrorKind, Result, Rows, Snapshot,
+    Store,
 };
 
 pub(super) struct FaultyStore {
@@ -122,6 +123,10 @@ impl Store for FaultyStore {
     fn count(&self) -> Result<Count> {
         self.enter(Operation::Count)?;
         self.inner.count()
+    }
+
+    fn backlog(&self) -> Option<Backlog> {
+        self.inner.backlog()
     }
 
     fn close(self: Box<Self>) -> Result<()> {

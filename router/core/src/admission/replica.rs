@@ -7,7 +7,7 @@
 
 use super::{Admitter, History, is_tie, row};
 use crate::{
-    change::{Admission, Change, KeptChange, Rejection, Table, Write},
+    change::{Admission, KeptChange, Rejection, Table, Write},
     key::Key,
     record::{Head, Record},
     version::Version,
@@ -40,7 +40,7 @@ impl Admitter {
             return Admission::Rejected(Rejection::Expired);
         }
         if self.is_future(now, theirs.stamp) {
-            writes.push(row(Table::Parked, &aside(key, record)));
+            writes.push(row(Table::Parked, &KeptChange::of_record(key, record)));
             return Admission::Parked(theirs);
         }
         let held = self.cache.get(key.hash128()).flatten();
@@ -54,6 +54,10 @@ impl Admitter {
         // What was folded in and forgotten there, and is unknown here: nothing else tells of it.
         let is_news = folded.is_some_and(|folded| folded < horizon) && theirs > ours;
         if own == head.own && !is_news {
+            if folded.is_none() && self.may_lack_in_series(head) {
+                let record = record.as_ref();
+                writes.push(Write::History { key, record });
+            }
             return Admission::Known(own);
         }
         if own < head.own && !is_news {
@@ -78,7 +82,7 @@ impl Admitter {
             if held.is_none() && theirs.is_delete() {
                 return Admission::Nothing;
             }
-            writes.push(row(Table::Quarantine, &aside(key, record)));
+            writes.push(row(Table::Quarantine, &KeptChange::of_record(key, record)));
             return Admission::Quarantined(theirs);
         }
         let record = record.as_ref();
@@ -99,13 +103,4 @@ impl Admitter {
         }
         Admission::Applied(theirs)
     }
-}
-
-/// The change that is left of a record when it is kept aside.
-fn aside(key: &Key, record: &Record) -> KeptChange {
-    KeptChange::Key(Change {
-        key: key.clone(),
-        stamp: Some(record.head.effective().stamp),
-        value: record.value.clone(),
-    })
 }

@@ -90,7 +90,8 @@ impl Admitter {
             return Ok((Admission::Rejected(Rejection::Expired), false));
         }
         if self.is_future(now, version.stamp) {
-            return Ok((self.park(&change_of(key, record), writes), false));
+            writes.push(row(Table::Parked, &KeptChange::of_record(key, record)));
+            return Ok((Admission::Parked(version), false));
         }
         self.take(key, theirs, keys, resolver, writes)
     }
@@ -120,7 +121,7 @@ impl Admitter {
             if held.is_none() && version.is_delete() {
                 return Ok((Admission::Nothing, false));
             }
-            let change = KeptChange::Key(change_of(key, &other));
+            let change = KeptChange::of_record(key, &other);
             writes.push(row(Table::Quarantine, &change));
             return Ok((Admission::Quarantined(version), false));
         }
@@ -199,14 +200,5 @@ impl Admitter {
                 Dominates | Equal
             )
         })
-    }
-}
-
-/// The change that is left of a state when it is kept aside.
-fn change_of(key: &Key, record: &Record) -> Change {
-    Change {
-        key: key.clone(),
-        stamp: Some(record.head.effective().stamp),
-        value: record.value.clone(),
     }
 }

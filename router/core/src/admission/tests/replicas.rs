@@ -139,3 +139,36 @@ fn each_record_of_another_has_its_admission() {
     assert_eq!(take("c", &record), "quarantined");
     assert_eq!(take("c", &Record::own(own.tombstone(), None)), "nothing");
 }
+
+/// Found by the simulator: a replica that keeps no series has sent what a wildcard operation had made of
+/// a change, and the change itself was then taken for known.
+#[test]
+fn a_series_gets_the_change_of_which_it_knew_the_effect() {
+    let Op::Key(change) = put("a", 5, "x") else {
+        unreachable!()
+    };
+    let own = change.version(change.stamp.unwrap());
+    let later = Version::put(stamp(7, 2).unwrap(), Value::bytes("w").hash());
+    let folded = Record {
+        head: Head {
+            own,
+            folded: Some(later),
+        },
+        value: Some(Value::bytes("w")),
+        merged: None,
+    };
+    let (key, record) = (Key::from("a"), Record::own(own, change.value.clone()));
+    let has_it = |shard: &Shard| shard.store.history.contains_key(&(Key::from("a"), own));
+    for from_a_replica in [true, false] {
+        let mut shard = Shard::new(History::All);
+        assert_eq!(shard.take(&key, &folded, Version::ZERO).name(), "applied");
+        assert!(!has_it(&shard), "a value under the version of another");
+        let admission = if from_a_replica {
+            shard.take(&key, &record, Version::ZERO)
+        } else {
+            shard.offer(&Op::Key(change.clone()))
+        };
+        assert_eq!(admission.name(), "known");
+        assert!(has_it(&shard));
+    }
+}

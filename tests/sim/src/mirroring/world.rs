@@ -1,0 +1,761 @@
+//! Plays a mirrored history and watches: whoever shares keys ends with the same for them, which is
+//! what a plain model says of everything acknowledged; nothing takes for ever; queues stay short.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use weir_backend_api::{
+    Direction, ErrorKind, StoreSpec, Volume,
+    conformance::{
+        harness::{Shard, rules},
+        model::{Model, Op, State},
+    },
+    fault::{Fault, Faults, Faulty, Operation},
+};
+use weir_core::{
+    admission::{History, Rules},
+    change::{Admission, Change, WildcardChange},
+    collection,
+    key::{Key, KeyRange},
+    keyexpr::{OwnedKeyExpr, keyexpr},
+    mirror::{
+        answer::{Admit, Limits, answer},
+        round::{self, Effect, Event, Mirror},
+    },
+    pattern::{KeyPattern, KeySet},
+    version::{Stamp, Version},
+};
+
+use super::scenario::{Member, Packet, Scenario, Step};
+use crate::{coverage::counted, disk::Disk, scenario::Break};
+
+/// A millisecond, nearly (NTP64).
+const MILLI: u64 = (1 << 32) / 1_000;
+/// When a history begins.
+const START: u64 = 1 << 50;
+/// How far ahead a stamp may be.
+const DRIFT: u64 = 500 * MILLI;
+/// How old a tombstone is before it is collected.
+const LIFESPAN: u64 = 20_000 * MILLI;
+/// How long two replicas may take to be in step once nothing is in the way: a follower waits two
+/// periods, and who was told that nothing could be done believes it for some rounds.
+const PATIENCE: u64 = 600_000 * MILLI;
+/// More failures in a row than faults were asked for are a bug.
+const TRIES_MAX: usize = 64;
+/// More packets at once than all mirrors together may have under way.
+const PACKETS_MAX: usize = 4_000;
+
+counted! {
+    /// How often the rare branches were reached.
+    Reached {
+        /// Records and operations that came by asking.
+        fetched,
+        /// Those that were sent unasked.
+        pushed,
+        /// Rounds that ended in step.
+        in_step,
+        /// Rounds that ended with a difference.
+        differed,
+        /// Rounds that ended early.
+        failed,
+        /// Packets that never arrived.
+        lost,
+        /// Packets that arrived more than once.
+        repeated,
+        /// Deaths during a commit.
+        crashes,
+        /// Commits in doubt.
+        torn,
+        /// Admissions of what a mirror sent that the store refused.
+        refused,
+        /// Disks put back from a copy.
+        restored,
+        /// Disks lost.
+        wiped,
+        /// Changes from the future.
+        parked,
+        /// Collections that forgot something.
+        collected,
+        /// Rounds with a replica that has forgotten more.
+        horizons,
+    }
+}
+
+/// What came of a history.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// A hash of everything that happened and of the final states.
+    pub trace: u64,
+    /// What was reached.
+    pub reached: Reached,
+}
+
+struct Replica {
+    member: Member,
+    keys: KeySet,
+    volume: Faulty<Disk>,
+    faults: Faults,
+    rules: Rules,
+    shard: Option<Shard>,
+    backup: Option<Disk>,
+    /// Its mirrors, by the other's number.
+    mirrors: BTreeMap<usize, Mirror>,
+    /// The number of the last question to each, and when it was first asked.
+    asked: BTreeMap<usize, (u64, u64)>,
+    /// How often it was started: answers to questions of an earlier life are nobody's.
+    life: u64,
+    /// What it was told, since its disk was put back.
+    last_time: u64,
+}
+
+/// Something on the way between two replicas.
+#[derive(Clone, Debug)]
+enum Message {
+    Ask { life: u64, ask: u64, frame: Vec<u8> },
+    Reply { life: u64, ask: u64, frame: Vec<u8> },
+}
+
+struct World {
+    now: u64,
+    replicas: Vec<Replica>,
+    /// From, to, what.
+    messages: Vec<(usize, usize, Message)>,
+    cut: BTreeSet<(usize, usize)>,
+    model: Model,
+    /// Whose disks are put back in this history: alone, they may lose what they have acknowledged.
+    unsafe_disks: BTreeSet<usize>,
+    reached: Reached,
+    trace: DefaultHasher,
+}
+
+/// Plays a history.
+///
+/// # Errors
+/// What was violated.
+pub fn run(scenario: &Scenario) -> Result<Outcome, String> {
+    let mut world = World::new(scenario)?;
+    for step in &scenario.steps {
+        world.step(step)?;
+        if world.messages.len() > PACKETS_MAX {
+            return Err(format!("{} packets are on the way", world.messages.len()));
+        }
+    }
+    world.end()
+}
+
+impl World {
+    fn new(scenario: &Scenario) -> Result<Self, String> {
+        let replicas = scenario.members.iter().map(|member| Replica::new(*member));
+        let replicas = replicas.collect::<Result<Vec<_>, String>>()?;
+        let unsafe_disks = scenario.steps.iter().filter_map(|step| match step {
+            Step::Restore(replica) => Some(*replica),
+            _ => None,
+        });
+        let mut world = Self {
+            now: START,
+            replicas,
+            messages: Vec::new(),
+            cut: BTreeSet::new(),
+            model: Model::default(),
+            unsafe_disks: unsafe_disks.collect(),
+            reached: Reached::default(),
+            trace: DefaultHasher::new(),
+        };
+        for replica in 0..world.replicas.len() {
+            world.begin_mirrors(replica)?;
+        }
+        Ok(world)
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Change {
+                by,
+                later,
+                on,
+                value,
+                reaches,
+            } => {
+                let stamp = self.stamp(*by, *later);
+                let op = if on.contains('*') {
+                    let expr = OwnedKeyExpr::new(*on).map_err(|error| error.to_string())?;
+                    let (stamp, value) = (Some(stamp), value.clone());
+                    Op::Wildcard(WildcardChange { expr, stamp, value })
+                } else {
+                    let (key, stamp, value) = (Key::from(*on), Some(stamp), value.clone());
+                    Op::Key(Change { key, stamp, value })
+                };
+                format!("{op:?}").hash(&mut self.trace);
+                self.change(on, &op, *reaches)?;
+            }
+            Step::Packet(pick, how) => {
+                if self.messages.is_empty() {
+                    return Ok(());
+                }
+                let at = usize::try_from(*pick % self.messages.len() as u64).unwrap_or(0);
+                match how {
+                    Packet::Arrives => {
+                        let (from, to, message) = self.messages.swap_remove(at);
+                        self.arrive(from, to, message)?;
+                    }
+                    Packet::Repeats => {
+                        self.reached.repeated += 1;
+                        let (from, to, message) = self.messages[at].clone();
+                        self.arrive(from, to, message)?;
+                    }
+                    Packet::Lost => {
+                        self.reached.lost += 1;
+                        self.messages.swap_remove(at);
+                    }
+                }
+            }
+            Step::Pass(millis) => {
+                self.now += millis * MILLI;
+                self.release()?;
+                self.tick()?;
+            }
+            Step::Calm(millis) => {
+                let until = self.now + millis * MILLI;
+                while self.now < until {
+                    self.arrive_all()?;
+                    self.pass(until)?;
+                }
+                self.release()?;
+            }
+            Step::Cut(from, to) => {
+                self.cut.insert((*from, *to));
+                // Whoever notices first: here the one that hears nothing any more.
+                self.tell(*to, *from, Event::Gone)?;
+            }
+            Step::Heal => self.heal()?,
+            Step::Restart(replica) => self.restart(*replica)?,
+            Step::Break { replica, nth, how } => {
+                let fault = match *how {
+                    Break::Refused => Fault::Error(ErrorKind::Unavailable),
+                    Break::Torn { applied } => Fault::Torn { applied },
+                    Break::Crash { applied } => Fault::Crash { applied },
+                };
+                let faults = &self.replicas[*replica].faults;
+                faults.at(Operation::Commit, *nth, fault);
+            }
+            Step::Backup(replica) => {
+                let replica = &mut self.replicas[*replica];
+                replica.backup = Some(replica.copy()?);
+            }
+            Step::Restore(0) => {}
+            Step::Restore(replica) => self.restore(*replica)?,
+            Step::Fold(replica) => {
+                self.retry(*replica, |shard| shard.fold())?;
+            }
+            Step::KeepLedger(replica) => {
+                self.retry(*replica, |shard| shard.keep_ledger())?;
+            }
+            Step::Collect(replica) => self.collect(*replica)?,
+        }
+        Ok(())
+    }
+
+    fn stamp(&mut self, by: usize, later: u64) -> Stamp {
+        let replica = &mut self.replicas[by];
+        let skew = replica
+            .member
+            .skew
+            .saturating_mul(i64::try_from(MILLI).unwrap_or(i64::MAX));
+        let wall = self.now.saturating_add_signed(skew);
+        // A clock of its own for each: never the same twice.
+        replica.last_time = (replica.last_time + 1).max(wall);
+        let mut id = [0; 16];
+        id[0] = u8::try_from(by + 1).unwrap_or(u8::MAX);
+        let time = replica.last_time + later * MILLI;
+        Stamp { time, id }
+    }
+
+    /// A change reaches some of those whom it concerns.
+    fn change(&mut self, on: &str, op: &Op, reaches: u64) -> Result<(), String> {
+        let concerns = |replica: &Replica| match keyexpr::new(on) {
+            Ok(key) if on.contains('*') => replica.keys.intersects(key),
+            Ok(key) => replica.keys.matches(key),
+            Err(_) => false,
+        };
+        let whom = (0..self.replicas.len()).filter(|index| concerns(&self.replicas[*index]));
+        let mut whom: BTreeSet<usize> = whom.filter(|index| reaches >> index & 1 == 1).collect();
+        if whom.iter().all(|index| self.unsafe_disks.contains(index)) {
+            // The first has everything and is never put back: then no change can be lost.
+            whom.insert(0);
+        }
+        for index in whom {
+            let mut batch = vec![op.clone()];
+            for admission in self.retry(index, |shard| shard.offer(&mut batch))? {
+                (index, admission.name()).hash(&mut self.trace);
+                match admission {
+                    Admission::Parked(_) => self.reached.parked += 1,
+                    Admission::Quarantined(_) | Admission::Rejected(_) | Admission::Merged(_) => {
+                        return Err(format!("{}: {op:?}", admission.name()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.model.apply(op);
+        Ok(())
+    }
+
+    /// A packet arrives, if the way is open.
+    fn arrive(&mut self, from: usize, to: usize, message: Message) -> Result<(), String> {
+        if self.cut.contains(&(from, to)) {
+            self.reached.lost += 1;
+            return Ok(());
+        }
+        match message {
+            Message::Ask { life, ask, frame } => {
+                let replica = &self.replicas[to];
+                let Some(shard) = &replica.shard else {
+                    return Ok(());
+                };
+                let mut shown = shard.replica(&replica.keys, &self.replicas[from].keys);
+                let answered = answer(&frame, &mut shown, &Limits::default());
+                drop(shown);
+                let frame = match answered {
+                    Ok(answered) => {
+                        if let Some(admit) = answered.admit
+                            && !self.admit(to, &admit)?
+                        {
+                            return Ok(());
+                        }
+                        if let Some(in_step) = answered.probed {
+                            if in_step {
+                                self.meet(to, from, Some(self.now))?;
+                            }
+                            self.tell(to, from, Event::Probed { in_step })?;
+                        }
+                        answered.reply
+                    }
+                    Err(refused) => refused.reply,
+                };
+                self.messages
+                    .push((to, from, Message::Reply { life, ask, frame }));
+                Ok(())
+            }
+            Message::Reply { life, ask, frame } if life == self.replicas[to].life => {
+                let frame = frame.into();
+                self.tell(to, from, Event::Reply { ask, frame })
+            }
+            Message::Reply { .. } => Ok(()),
+        }
+    }
+
+    /// Lets a replica take what a mirror holds; `false` if its store did not.
+    fn admit(&mut self, replica: usize, admit: &Admit) -> Result<bool, String> {
+        let now = self.now;
+        let of = &mut self.replicas[replica];
+        let mut admit = admit.clone();
+        let is_ours = |key: &Key| keyexpr::new(&**key).is_ok_and(|key| of.keys.matches(key));
+        admit.states.retain(|state| is_ours(&state.key));
+        let Some(shard) = &mut of.shard else {
+            return Ok(false);
+        };
+        shard.now = now;
+        let taken = shard.take(&admit);
+        if let Ok(admissions) = &taken {
+            // An operation may be on its way to who has it and forgets it now: nobody can tell that from
+            // one that was never there.
+            let mut of_states = admissions.iter().skip(admit.ops.len());
+            let is_aside = |admission: &&Admission| matches!(admission, Admission::Quarantined(_));
+            if let Some(aside) = of_states.find(is_aside) {
+                return Err(format!(
+                    "set aside although everybody counts: {aside:?} of {admit:?}"
+                ));
+            }
+        }
+        format!("{replica} {admit:?} {taken:?}").hash(&mut self.trace);
+        match taken {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.reached.refused += 1;
+                Ok(false)
+            }
+            Err(error) => {
+                self.failed(replica, &error)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Tells a mirror what happened, and does what it wants.
+    fn tell(&mut self, replica: usize, peer: usize, event: Event) -> Result<(), String> {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let theirs = self.replicas[peer].keys.clone();
+            let of = &mut self.replicas[replica];
+            let (Some(shard), Some(mirror)) = (&of.shard, of.mirrors.get_mut(&peer)) else {
+                return Ok(());
+            };
+            let life = of.life;
+            let mut shown = shard.replica(&of.keys, &theirs);
+            let effects = mirror.handle(self.now, event, &mut shown);
+            drop(shown);
+            for effect in effects {
+                match effect {
+                    Effect::Ask { ask, frame, .. } => {
+                        let asked = self.replicas[replica].asked.entry(peer).or_default();
+                        if asked.0 != ask {
+                            *asked = (ask, self.now);
+                        }
+                        let frame = frame.to_vec();
+                        self.messages
+                            .push((replica, peer, Message::Ask { life, ask, frame }));
+                    }
+                    Effect::Admit { batch, admit } => {
+                        let taken = self.admit(replica, &admit)?;
+                        if self.replicas[replica].life != life {
+                            return Ok(());
+                        }
+                        events.push(if taken {
+                            Event::Admitted { batch }
+                        } else {
+                            let why = "the store refused".to_owned();
+                            Event::Refused { batch, why }
+                        });
+                    }
+                    Effect::InStep(report) => {
+                        self.reached.in_step += 1;
+                        self.note(&report);
+                        // Nothing was asked since the probe.
+                        let (_, probed) = self.replicas[replica].asked[&peer];
+                        self.meet(replica, peer, Some(probed))?;
+                        if self.replicas[replica].life != life {
+                            return Ok(());
+                        }
+                    }
+                    Effect::Differs { report, .. } => {
+                        self.reached.differed += 1;
+                        self.note(&report);
+                    }
+                    Effect::Failed { .. } => self.reached.failed += 1,
+                    Effect::Horizon(_) => self.reached.horizons += 1,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A replica learns of another, and perhaps that both hold the same.
+    fn meet(&mut self, replica: usize, other: usize, in_step: Option<u64>) -> Result<(), String> {
+        // Who keeps a series keeps tombstones: what it has seen others may not forget.
+        let keeps = self.replicas[other].member.history == History::All;
+        let in_step = in_step.filter(|_| !keeps);
+        self.retry(replica, |shard| shard.meet(&other.to_string(), in_step))
+    }
+
+    /// A replica forgets what is old and what everybody has.
+    fn collect(&mut self, replica: usize) -> Result<(), String> {
+        if self.replicas[replica].member.history == History::All {
+            return Ok(());
+        }
+        let now = self.now;
+        let before = self.records(replica)?;
+        self.retry(replica, |shard| {
+            let old = now.saturating_sub(LIFESPAN).min(shard.have_all_before());
+            shard.collect(collection::before(old))
+        })?;
+        self.reached.collected += u64::from(self.records(replica)? < before);
+        Ok(())
+    }
+
+    fn records(&mut self, replica: usize) -> Result<usize, String> {
+        self.retry(replica, |shard| Ok(shard.records()?.len()))
+    }
+
+    fn note(&mut self, report: &round::Report) {
+        self.reached.fetched += report.fetched;
+        self.reached.pushed += report.pushed;
+    }
+
+    /// Everything on the way arrives, and what that leads to.
+    fn arrive_all(&mut self) -> Result<(), String> {
+        while !self.messages.is_empty() {
+            let (from, to, message) = self.messages.remove(0);
+            self.arrive(from, to, message)?;
+        }
+        Ok(())
+    }
+
+    /// Time passes until somebody is due, or until then.
+    fn pass(&mut self, until: u64) -> Result<(), String> {
+        let mirrors = self
+            .replicas
+            .iter()
+            .flat_map(|replica| replica.mirrors.values());
+        let next = mirrors.filter_map(Mirror::deadline).min();
+        self.now = next.map_or(until, |next| next.min(until)).max(self.now + 1);
+        self.tick()
+    }
+
+    /// Ticks whoever is due.
+    fn tick(&mut self) -> Result<(), String> {
+        for replica in 0..self.replicas.len() {
+            for peer in 0..self.replicas.len() {
+                let mirror = self.replicas[replica].mirrors.get(&peer);
+                let due = mirror.and_then(Mirror::deadline);
+                if due.is_some_and(|due| due <= self.now) {
+                    self.tell(replica, peer, Event::Tick)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies what is due everywhere.
+    fn release(&mut self) -> Result<(), String> {
+        for replica in 0..self.replicas.len() {
+            self.retry(replica, Shard::release)?;
+        }
+        Ok(())
+    }
+
+    fn heal(&mut self) -> Result<(), String> {
+        self.cut.clear();
+        for replica in 0..self.replicas.len() {
+            for peer in 0..self.replicas.len() {
+                self.tell(replica, peer, Event::Wake)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, replica: usize) -> Result<(), String> {
+        self.replicas[replica].reopen(self.now)?;
+        self.begin_mirrors(replica)
+    }
+
+    fn restore(&mut self, replica: usize) -> Result<(), String> {
+        let of = &mut self.replicas[replica];
+        let copy = of.backup.as_ref().map(Disk::copy).transpose();
+        let disk = match copy.map_err(|error| error.to_string())? {
+            Some(disk) => {
+                self.reached.restored += 1;
+                disk
+            }
+            None => {
+                self.reached.wiped += 1;
+                Disk::new().map_err(|error| error.to_string())?
+            }
+        };
+        of.shard = None;
+        of.faults = Faults::new();
+        of.volume = Faulty::new(disk, of.faults.clone());
+        self.restart(replica)
+    }
+
+    /// Makes the machines of a replica that has just started, and tells both sides of it.
+    fn begin_mirrors(&mut self, replica: usize) -> Result<(), String> {
+        let others = (0..self.replicas.len()).filter(|other| *other != replica);
+        let others: Vec<usize> = others.collect();
+        let of = &mut self.replicas[replica];
+        of.life += 1;
+        of.asked.clear();
+        let seed = of.life << 8;
+        of.mirrors = others
+            .iter()
+            .map(|peer| {
+                let rules = round::Rules {
+                    lead: replica < *peer,
+                    period: Duration::from_secs(10),
+                    ..round::Rules::default()
+                };
+                (*peer, Mirror::new(rules, seed + *peer as u64))
+            })
+            .collect();
+        for peer in others {
+            self.meet(replica, peer, None)?;
+            self.meet(peer, replica, None)?;
+            self.tell(replica, peer, Event::Wake)?;
+            self.tell(peer, replica, Event::Gone)?;
+            self.tell(peer, replica, Event::Wake)?;
+        }
+        Ok(())
+    }
+
+    /// A store failed other than by refusing: the replica dies and comes back.
+    fn failed(&mut self, replica: usize, error: &weir_backend_api::Error) -> Result<(), String> {
+        if self.replicas[replica].faults.is_dead() {
+            self.reached.crashes += 1;
+        } else if error.kind() == ErrorKind::Poisoned {
+            self.reached.torn += 1;
+        } else {
+            return Err(format!("unexpected: {error}"));
+        }
+        self.restart(replica)
+    }
+
+    /// Calls until it works.
+    fn retry<T>(
+        &mut self,
+        replica: usize,
+        mut call: impl FnMut(&mut Shard) -> weir_backend_api::Result<T>,
+    ) -> Result<T, String> {
+        for _ in 0..TRIES_MAX {
+            let of = &mut self.replicas[replica];
+            let Some(shard) = &mut of.shard else {
+                self.restart(replica)?;
+                continue;
+            };
+            shard.now = self.now;
+            match call(shard) {
+                Ok(done) => return Ok(done),
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) => self.failed(replica, &error)?,
+            }
+        }
+        Err("it never works again".to_owned())
+    }
+
+    /// Nothing is in the way any more: everybody gets in step, and has everything.
+    fn end(mut self) -> Result<Outcome, String> {
+        self.now += 100_000 * MILLI;
+        for replica in 0..self.replicas.len() {
+            self.replicas[replica].faults.calm();
+            self.restart(replica)?;
+        }
+        self.release()?;
+        self.heal()?;
+        let until = self.now + PATIENCE;
+        loop {
+            self.arrive_all()?;
+            match self.compare() {
+                Ok(()) => break,
+                Err(violation) if self.now > until => return Err(violation),
+                Err(_) => {}
+            }
+            self.pass(until + 1)?;
+        }
+        for replica in 0..self.replicas.len() {
+            self.restart(replica)?;
+            self.retry(replica, |shard| shard.fold())?;
+        }
+        self.compare()?;
+        for replica in &self.replicas {
+            let state = replica.state()?;
+            format!("{state:?}").hash(&mut self.trace);
+        }
+        Ok(Outcome {
+            trace: self.trace.finish(),
+            reached: self.reached,
+        })
+    }
+
+    fn compare(&self) -> Result<(), String> {
+        let expected = self.model.state();
+        for (index, replica) in self.replicas.iter().enumerate() {
+            let mut expected = expected.clone();
+            expected.retain(|key, _| replica.concerns(key));
+            let state = replica.state()?;
+            if state != expected {
+                return Err(format!(
+                    "replica {index} holds\n{state:#?}\nthe model\n{expected:#?}"
+                ));
+            }
+        }
+        // Whoever keeps series has the same ones.
+        let series = |replica: &Replica| replica.member.history == History::All;
+        for a in self.replicas.iter().filter(|replica| series(replica)) {
+            for b in self.replicas.iter().filter(|replica| series(replica)) {
+                let shared =
+                    |a: &Replica, b: &Replica| -> Result<BTreeSet<(Key, Version)>, String> {
+                        let mut versions = a.versions()?;
+                        versions.retain(|(key, _)| b.concerns(key));
+                        Ok(versions)
+                    };
+                let (ours, theirs) = (shared(a, b)?, shared(b, a)?);
+                if ours != theirs {
+                    let differ: Vec<_> = ours.symmetric_difference(&theirs).collect();
+                    return Err(format!("two series differ: {differ:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Replica {
+    fn new(member: Member) -> Result<Self, String> {
+        let disk = Disk::new().map_err(|error| error.to_string())?;
+        let faults = Faults::new();
+        let pattern = KeyPattern::parse(member.keys).map_err(|error| error.to_string())?;
+        let mut replica = Self {
+            member,
+            keys: KeySet::from(pattern),
+            volume: Faulty::new(disk, faults.clone()),
+            faults,
+            rules: Rules {
+                drift: DRIFT,
+                ..rules(member.history)
+            },
+            shard: None,
+            backup: None,
+            mirrors: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            life: 0,
+            last_time: 0,
+        };
+        replica.reopen(START)?;
+        Ok(replica)
+    }
+
+    fn reopen(&mut self, now: u64) -> Result<(), String> {
+        self.shard = None;
+        self.faults.revive();
+        for _ in 0..TRIES_MAX {
+            let opened = self
+                .volume
+                .open(&StoreSpec::default())
+                .and_then(|store| Shard::new(store, self.rules.clone(), now));
+            match opened {
+                Ok(shard) => {
+                    self.shard = Some(shard);
+                    return Ok(());
+                }
+                Err(_) => self.faults.revive(),
+            }
+        }
+        Err("it never opens again".to_owned())
+    }
+
+    fn copy(&self) -> Result<Disk, String> {
+        self.volume
+            .inner()
+            .copy()
+            .map_err(|error| error.to_string())
+    }
+
+    fn concerns(&self, key: &str) -> bool {
+        keyexpr::new(key).is_ok_and(|key| self.keys.matches(key))
+    }
+
+    fn shard(&self) -> Result<&Shard, String> {
+        self.shard
+            .as_ref()
+            .ok_or_else(|| "it is not open".to_owned())
+    }
+
+    fn state(&self) -> Result<State, String> {
+        self.shard()?.state().map_err(|error| error.to_string())
+    }
+
+    fn versions(&self) -> Result<BTreeSet<(Key, Version)>, String> {
+        let read = || -> weir_backend_api::Result<BTreeSet<(Key, Version)>> {
+            let snapshot = self
+                .shard()
+                .map_err(|why| weir_backend_api::Error::new(ErrorKind::Closed, why))?
+                .store()
+                .snapshot()?;
+            let rows = snapshot.history(&KeyRange::all(), None, Direction::Forward);
+            rows.map(|row| row.map(|(key, record)| (key, record.head.own)))
+                .collect()
+        };
+        read().map_err(|error| error.to_string())
+    }
+}
