@@ -16,7 +16,7 @@ use zenoh::Session;
 use zenoh::bytes::{Encoding, ZBytes};
 use zenoh::cancellation::CancellationToken;
 use zenoh::handlers::{FifoChannel, FifoChannelHandler};
-use zenoh::qos::CongestionControl;
+use zenoh::qos::{CongestionControl, Priority};
 use zenoh::query::{ConsolidationMode, Query, QueryTarget, Reply};
 use zenoh::sample::Sample;
 use zenoh::session::ZenohId;
@@ -153,6 +153,8 @@ pub struct GetOptions {
     pub target: QueryTarget,
     /// What is done with several answers for one key.
     pub consolidation: ConsolidationMode,
+    /// How urgent it is; the answers are as urgent.
+    pub priority: Priority,
 }
 
 impl Default for GetOptions {
@@ -163,6 +165,7 @@ impl Default for GetOptions {
             timeout: Duration::from_secs(10),
             target: QueryTarget::BestMatching,
             consolidation: ConsolidationMode::Auto,
+            priority: Priority::Data,
         }
     }
 }
@@ -274,6 +277,23 @@ impl Bus {
             .map_err(|source| BusError::zenoh("declare liveliness on", key_expr, source))
     }
 
+    /// Sees who is there on `key_expr`, those that are there already included: a put when one appears,
+    /// a delete when one is gone. Until the guard is dropped.
+    pub async fn watch_liveliness(
+        &self,
+        key_expr: &str,
+        callback: impl Fn(Sample) + Send + Sync + 'static,
+    ) -> Result<Subscription> {
+        self.session
+            .liveliness()
+            .declare_subscriber(key_expr)
+            .history(true)
+            .callback(callback)
+            .await
+            .map(Subscription)
+            .map_err(|source| BusError::zenoh("watch liveliness on", key_expr, source))
+    }
+
     /// Asks `selector` and streams the replies as they arrive.
     pub async fn get(&self, selector: &str, options: GetOptions) -> Result<Replies> {
         let cancel = CancellationToken::default();
@@ -282,6 +302,8 @@ impl Bus {
             .get(selector)
             .target(options.target)
             .consolidation(options.consolidation)
+            .priority(options.priority)
+            .congestion_control(CongestionControl::Block)
             .timeout(options.timeout)
             .attachment(options.attachment)
             .cancellation_token(cancel.clone());

@@ -104,6 +104,7 @@ impl AckArgs {
             // Every storage, and every answer: two storages answer for the same key.
             target: QueryTarget::All,
             consolidation: ConsolidationMode::None,
+            ..GetOptions::default()
         };
         let format = Format::or_default(self.format, streams.out_is_terminal);
         let mut receipts = Receipts::new(format, self.durability);

@@ -34,9 +34,20 @@ impl Progress {
         Ok(Self { bar, total, lines })
     }
 
+    /// There are about `total`, it turns out.
+    pub fn expect(&mut self, total: u64) {
+        self.total = Some(total);
+        self.bar.set_length(total);
+    }
+
     /// One more is done.
     pub fn step(&mut self, now: Instant, err: &mut dyn Write) -> io::Result<()> {
-        self.bar.inc(1);
+        self.advance(1, now, err)
+    }
+
+    /// Some more are done.
+    pub fn advance(&mut self, done: u64, now: Instant, err: &mut dyn Write) -> io::Result<()> {
+        self.bar.inc(done);
         let Some((last, before)) = &mut self.lines else {
             return Ok(());
         };
