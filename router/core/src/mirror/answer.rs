@@ -226,6 +226,8 @@ fn probed(
     if mine.keys != theirs.keys {
         let parts = cut_first(replica, &Span::all(Axis::Keys), mine.keys, theirs.keys)?;
         probed.keys = Some((mine.keys, parts));
+        // What is too old for us is to be left out.
+        probed.rest = Some(rest);
     }
     if let (Some((minute, mine)), Some((_, theirs))) = (mine.times, asked) {
         if minute.saturating_mul(MINUTE) < marks.floor {

@@ -115,7 +115,7 @@ pub struct Probed {
     pub times: Option<(Summary, Cut)>,
     /// It keeps nothing older (NTP64) and so cannot compare the series from as early as was asked.
     pub floor: Option<u64>,
-    /// Said if the rest differs.
+    /// Said if the rest or the latest records differ.
     pub rest: Option<Rest>,
 }
 

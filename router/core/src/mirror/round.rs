@@ -10,15 +10,15 @@
 //! A round keeps nothing that the next one could not find again: whatever was admitted has shrunk the
 //! difference. So an error ends it, and to resume is to begin anew.
 
+mod status;
 mod work;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use thiserror::Error;
 
 use super::{
-    Marks, Replica, Unreadable,
+    Marks, Replica,
     answer::{self, Admit},
     frame::{Bad, MINUTE, Probe, Probed, Reply, Request, Rest, times_from},
 };
@@ -26,6 +26,7 @@ use crate::{
     ledger::{Axis, Span, Summary},
     version::Version,
 };
+pub use status::{Failure, Report, Status};
 use work::{Job, Work};
 
 /// How often a question is asked before the round is given up. Each waits twice as long.
@@ -161,64 +162,6 @@ pub enum Priority {
     Control,
     /// Records.
     Bulk,
-}
-
-/// Why a round ended early.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum Failure {
-    /// No answer, asked [`TRIES`] times.
-    #[error("the mirror does not answer")]
-    Silent,
-    /// The peer refused.
-    #[error("the mirror refused: {0}")]
-    Refused(Bad),
-    /// The peer's answer was not understood.
-    #[error("the mirror's answer was not understood: {0}")]
-    Answer(Bad),
-    /// Our store cannot be read.
-    #[error("the storage cannot be read: {0}")]
-    Unreadable(Unreadable),
-    /// What came could not be stored.
-    #[error("what the mirror sent was not stored: {0}")]
-    Admission(String),
-}
-
-/// What a round did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Report {
-    /// Records and operations that came.
-    pub fetched: u64,
-    /// Records and operations that were sent and stored.
-    pub pushed: u64,
-    /// Spans that were found to differ, by the last look.
-    pub spans: u64,
-    /// Bytes of questions.
-    pub asked_bytes: u64,
-    /// Bytes of answers.
-    pub answered_bytes: u64,
-}
-
-/// What is known of a mirror.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Status {
-    /// Since when every round has found both equal (NTP64).
-    pub in_step_since: Option<u64>,
-    /// When the last round ended (NTP64).
-    pub last_round: Option<u64>,
-    /// Rounds that ended, errors included.
-    pub rounds: u64,
-    /// All rounds together; `spans` is of now.
-    pub total: Report,
-    /// Items that this round has found and that are yet to come or go, about.
-    pub waiting: u64,
-    /// Why the last round ended early, if it did.
-    pub last_error: Option<Failure>,
-    /// The peer's clock minus ours, as NTP64 counts (2^-32 s).
-    pub clock_offset: Option<i64>,
-    /// Whether both have the same resolver.
-    pub revision_agrees: Option<bool>,
-    /// Whether the peer is there and asked regularly.
-    pub is_present: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -749,21 +692,6 @@ impl Mirror {
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^= word >> 31;
         time - word % (time / 4).max(1)
-    }
-}
-
-impl Report {
-    fn add(&mut self, other: &Self) {
-        self.fetched += other.fetched;
-        self.pushed += other.pushed;
-        self.asked_bytes += other.asked_bytes;
-        self.answered_bytes += other.answered_bytes;
-    }
-}
-
-impl From<Unreadable> for Failure {
-    fn from(error: Unreadable) -> Self {
-        Self::Unreadable(error)
     }
 }
 

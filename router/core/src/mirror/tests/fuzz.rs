@@ -250,6 +250,11 @@ fn what_is_not_known_is_refused_by_name() {
     assert_eq!(asked(&[1, 77]), Err(Bad::Kind));
     assert_eq!(asked(&[1]), Err(Bad::Malformed));
     assert_eq!(asked(&[]), Err(Bad::Malformed));
+    // A number of more than 64 bits.
+    let nine = [0xff; 9];
+    let list = |last: u8| [&[1, 4, 15, 4, 0, 0, 0, 255, 16, 11], &nine[..], &[last, 0]].concat();
+    assert_eq!(asked(&list(2)), Err(Bad::Malformed));
+    assert!(asked(&list(1)).is_ok());
 }
 
 /// A bound may repeat the one before, so a short frame could stand for long ones.

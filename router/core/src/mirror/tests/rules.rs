@@ -145,10 +145,14 @@ fn a_difference_in_horizons_is_reported_and_told() {
     for greater in [true, false] {
         let (mut ours, mut theirs) = pair(20);
         let horizon = Version::delete(stamp(7, 7));
-        // Below the horizon: on one side it is forgotten already.
-        ours.journal.insert(op("x/**", stamp(3, 1), None));
-        let who = if greater { &mut theirs } else { &mut ours };
+        let (who, other) = if greater {
+            (&mut theirs, &mut ours)
+        } else {
+            (&mut ours, &mut theirs)
+        };
         who.marks.horizon = horizon;
+        // Below the horizon: on one side it is forgotten already.
+        other.journal.insert(op("x/**", stamp(3, 1), None));
         let mut mirror = mirror(true, true);
         let effects = mirror.handle(SECOND, Event::Wake, &mut ours);
         let [Effect::Ask { ask, frame, .. }] = &effects[..] else {
@@ -185,11 +189,9 @@ fn a_difference_in_horizons_is_reported_and_told() {
             "{:?}",
             trace.ends
         );
-        assert_eq!(
-            theirs.journal.len(),
-            0,
-            "an operation below a horizon is none"
-        );
+        let ops = (ours.journal.len(), theirs.journal.len());
+        let alone = if greater { (1, 0) } else { (0, 1) };
+        assert_eq!(ops, alone, "an operation below a horizon is none");
     }
 }
 
@@ -617,4 +619,60 @@ fn a_version_is_not_sent_twice() {
     assert_eq!(ours.contents(), theirs.contents());
     // And the one that was deleted.
     assert_eq!((ours.sent, theirs.sent), (0, 201));
+}
+
+/// What is too old for who asks, or for who is asked, stays where it is; admission would refuse it.
+#[test]
+fn latest_records_that_are_too_old_are_not_sent() {
+    for ours_old in [true, false] {
+        let (mut ours, mut theirs) = pair(10);
+        let (old, young) = if ours_old {
+            (&mut ours, &mut theirs)
+        } else {
+            (&mut theirs, &mut ours)
+        };
+        young.marks.floor = 500 * SECOND;
+        old.put(state("b/1", stamp(300 * SECOND, 1), Some("too old")));
+        old.put(state("b/2", stamp(600 * SECOND, 1), Some("young enough")));
+        let mut mirror = mirror(true, true);
+        let trace = once(&mut mirror, &mut ours, &mut theirs, &Limits::default());
+        assert!(matches!(
+            trace.ends[..],
+            [Effect::Differs { live: false, .. }]
+        ));
+        assert_eq!(ours.sent + theirs.sent, 1);
+    }
+}
+
+/// What is being admitted would be found missing.
+#[test]
+fn a_round_waits_for_what_the_last_one_left() {
+    let (mut ours, mut theirs) = pair(10);
+    theirs.put(state("b/1", stamp(99, 1), Some("x")));
+    let mut mirror = mirror(true, true);
+    let mut effects = mirror.handle(SECOND, Event::Wake, &mut ours);
+    let (left, admit) = loop {
+        let event = match &effects[..] {
+            [Effect::Ask { ask, frame, .. }] => Event::Reply {
+                ask: *ask,
+                frame: answer(frame, &mut theirs, &Limits::default())
+                    .unwrap()
+                    .reply
+                    .into(),
+            },
+            [Effect::Admit { batch, admit }] => break (*batch, admit.clone()),
+            other => panic!("{other:?}"),
+        };
+        effects = mirror.handle(SECOND, event, &mut ours);
+    };
+    assert_eq!(mirror.handle(SECOND, Event::Gone, &mut ours), []);
+    assert_eq!(mirror.handle(SECOND, Event::Wake, &mut ours), []);
+    assert_eq!(
+        mirror.deadline(),
+        None,
+        "there is nothing to wait for but the store"
+    );
+    ours.admit(&admit);
+    let effects = mirror.handle(SECOND, Event::Admitted { batch: left }, &mut ours);
+    assert!(matches!(effects[..], [Effect::Ask { .. }]), "{effects:?}");
 }
