@@ -28,6 +28,10 @@ pub(crate) struct Engines {
     rocksdb: Arc<dyn Volume>,
 }
 
+/// How long tombstones wait for a replica that is silent. What it still holds when it comes back after
+/// all is set aside, not brought back.
+const PATIENCE: Duration = Duration::from_secs(30 * 86_400);
+
 impl Engines {
     /// Opens nothing.
     pub(crate) fn new() -> Self {
@@ -109,6 +113,7 @@ impl Engines {
             upkeep: Upkeep {
                 period: convert::ntp64_span(period),
                 lifespan: convert::ntp64_span(settings.garbage_collection.lifespan),
+                patience: convert::ntp64_span(PATIENCE),
                 bytes_max: settings.retain.bytes.map(|bytes| bytes / share),
                 versions_max: settings
                     .retain

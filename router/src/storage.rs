@@ -5,6 +5,7 @@ mod jobs;
 pub(crate) mod offer;
 mod packed;
 mod queue;
+mod replicas;
 pub(crate) mod shard;
 mod spool;
 mod worker;
@@ -28,14 +29,17 @@ use weir_core::{
 };
 use zenoh::{key_expr::keyexpr, qos::CongestionControl, sample::Sample};
 
-pub(crate) use self::worker::{Aside, Condition, Upkeep};
 use self::{
     counters::Counters,
-    offer::{Ack, Offer, PRIORITY_DATA},
+    offer::{Ack, Offer},
     packed::Packed,
     queue::{Batch, Manners, Pushed, Queue},
-    shard::{Shard, SharedReader},
+    shard::{ResolverSlot, Shard, SharedReader},
     worker::{Handed, Intake, Retained, Worker},
+};
+pub(crate) use self::{
+    shard::News,
+    worker::{Aside, Condition, Upkeep},
 };
 use crate::clock::SharedClock;
 
@@ -84,6 +88,7 @@ pub(crate) struct Storage {
     queue: Arc<Queue<Handed>>,
     condition: Arc<Mutex<Condition>>,
     readers: Vec<Arc<SharedReader>>,
+    resolver: Option<Arc<dyn ResolverSlot>>,
     labels: Vec<String>,
     clock: Arc<SharedClock>,
     intake: Arc<Intake>,
@@ -152,6 +157,7 @@ impl Storage {
             stamp: plan.stamp,
         });
         let readers = shards.iter().map(Shard::reader).collect();
+        let resolver = shards.first().and_then(Shard::resolver);
         let native = ByChunk {
             chunk: plan.shard_by,
         };
@@ -183,6 +189,7 @@ impl Storage {
             queue,
             condition,
             readers,
+            resolver,
             labels: plan.labels,
             clock,
             intake,
@@ -233,9 +240,8 @@ impl Storage {
         };
         match self.queue.push(
             Handed::Offer(Box::new(Offer {
-                op,
-                priority: PRIORITY_DATA,
                 ack: Some(waiter),
+                ..Offer::silent(op)
             })),
             manners,
         ) {

@@ -55,6 +55,7 @@ counters! {
     nothing: "deletes of keys that were not there",
     rejected: "changes refused",
     interrupted: "questions that a policy could not be asked; the changes wait among the parked ones",
+    apart: "records of other replicas left where they are, because the replicas do not agree about the policy",
     ties: "different changes of one key with the same timestamp",
     spooled: "changes written to the spool because the store was not to be used",
     errors: "errors of the store or the spool",

@@ -43,15 +43,17 @@ pub(crate) fn run(worker: &mut Worker, shard: usize, job: Job) {
 pub(crate) fn upkeep(worker: &mut Worker, shard: usize) {
     let now = worker.clock.now();
     let upkeep = worker.upkeep.clone();
+    let known = worker.shards[shard].have_all_before(now, upkeep.patience);
     let Some((_, admitter)) = worker.shards[shard].parts() else {
         return;
     };
-    let old = now.saturating_sub(upkeep.lifespan);
+    let old = now.saturating_sub(upkeep.lifespan).min(known);
     let has_garbage = admitter.garbage().is_some_and(|oldest| oldest < old);
     if has_garbage && admitter.history() == History::Latest {
         collect(worker, shard, collection::before(old));
     }
     retain(worker, shard, now);
+    worker.shards[shard].keep_ledger(now, false);
 }
 
 /// Walks the latest records of a range in a snapshot, a chunk at a time, with the queue served in
@@ -127,7 +129,7 @@ fn replace(worker: &mut Worker, shard: usize, changes: Vec<(Key, Record, Record)
             });
         }
     }
-    writes.is_empty() || worker.shards[shard].maintain(now, &writes)
+    writes.is_empty() || worker.shards[shard].maintain(now, writes)
 }
 
 /// Whether each record is still held as it was read. Where conflicts are resolved the same version may
@@ -177,7 +179,7 @@ fn forget(worker: &mut Worker, shard: usize, gone: &[(Key, Record)]) -> bool {
         return true;
     }
     counters.collected.fetch_add(writes.len() as u64, Relaxed);
-    worker.shards[shard].maintain(now, &writes)
+    worker.shards[shard].maintain(now, writes)
 }
 
 /// One unstamped delete for each key that was held when a wildcard delete without a stamp came.
@@ -219,7 +221,7 @@ fn expand(
         let now = worker.clock.now();
         worker.shards[shard].maintain(
             now,
-            &[Write::Row {
+            vec![Write::Row {
                 table: Table::Jobs,
                 key: row,
                 value: None,
@@ -306,7 +308,7 @@ fn with_admitter(
     admitter.begin();
     let mut writes = Vec::new();
     mark(admitter, &mut writes);
-    writes.is_empty() || worker.shards[shard].maintain(now, &writes)
+    writes.is_empty() || worker.shards[shard].maintain(now, writes)
 }
 
 /// Whether retention should look again: when a twentieth of the age or of the budget has gone by, so
@@ -440,8 +442,7 @@ fn drop_versions(
         .counters
         .collected
         .fetch_add(writes.len() as u64, Relaxed);
-    let done = worker.shards[shard].maintain(now, &writes);
-    drop(writes);
+    let done = worker.shards[shard].maintain(now, writes);
     gone.clear();
     if done {
         ControlFlow::Continue(())

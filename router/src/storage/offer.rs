@@ -3,8 +3,10 @@
 use weir_backend_api::Durability;
 use weir_core::{
     change::{Admission, Change, KeptChange, Rejection, WildcardChange},
+    key::Key,
     record::Record,
-    version::Stamp,
+    resolving::Theirs,
+    version::{Stamp, Version},
 };
 
 /// Zenoh's default priority: what a change has that did not come as a sample.
@@ -16,8 +18,20 @@ pub(crate) struct Offer {
     pub op: KeptChange,
     /// The sample's priority, as Zenoh numbers it.
     pub priority: u8,
+    /// The record that another replica holds, if it is that which is offered: `op` then says what is
+    /// left of it as a change, for whoever only asks what it is about.
+    pub replica: Option<Box<Replicated>>,
     /// Who waits for the outcome, if anybody does.
     pub ack: Option<Ack>,
+}
+
+/// What another replica holds for a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Replicated {
+    /// The record, and the revision of the resolver that the replica serves.
+    pub theirs: Theirs,
+    /// The replica has forgotten what lies below.
+    pub horizon: Version,
 }
 
 /// Somebody waits for the outcome of a change.
@@ -43,6 +57,33 @@ impl Offer {
         Self {
             op,
             priority: PRIORITY_DATA,
+            replica: None,
+            ack: None,
+        }
+    }
+
+    /// What another replica holds for a key.
+    pub(crate) fn replicated(key: Key, replicated: Replicated, ack: Ack) -> Self {
+        let record = &replicated.theirs.record;
+        let op = KeptChange::Key(Change {
+            key,
+            stamp: Some(record.head.effective().stamp),
+            value: record.value.clone(),
+        });
+        Self {
+            op,
+            priority: PRIORITY_DATA,
+            replica: Some(Box::new(replicated)),
+            ack: Some(ack),
+        }
+    }
+
+    /// The same for one more shard; nobody waits for its outcome.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            op: self.op.clone(),
+            priority: self.priority,
+            replica: self.replica.clone(),
             ack: None,
         }
     }

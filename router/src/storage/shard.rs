@@ -5,7 +5,9 @@
 //! back, the spool goes first. If neither store nor spool can take a batch it stays in the task's
 //! hands, the queue fills, and the publishers feel it: nothing that was accepted is lost (S6).
 
+mod commit;
 mod job;
+mod members;
 mod parked;
 mod resolving;
 
@@ -15,25 +17,32 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use weir_backend_api::{Durability, Error, ErrorKind, Store, StoreSpec, Volume};
+use weir_backend_api::{
+    Durability, Error, ErrorKind, Ledger, Store, StoreSpec, Volume, recover,
+    replica::{Reading, Source},
+};
 use weir_core::{
-    admission::{Admitter, Rules},
+    admission::{Admitter, History, Rules},
     change::{Admission, Change, KeptChange, Rejection, Table, Write},
     health::{Cure, Health},
     key::{Key, KeyRange},
     keyspace::KeySpace,
-    version::Stamp,
+    membership::Members,
     view::View,
 };
 
-use self::parked::due_at;
+use self::{
+    commit::{commit, keep_meaning, write},
+    parked::due_at,
+};
 pub(crate) use self::{
     job::Job,
+    members::News,
     resolving::{ResolverSlot, Resolving},
 };
 use super::{
     counters::Counters,
-    offer::{self, Offer, Outcome},
+    offer::{Offer, Outcome},
     spool::Spool,
 };
 
@@ -70,6 +79,10 @@ pub(crate) struct Shard {
     asking: Health,
     counters: Arc<Counters>,
     reader: Arc<SharedReader>,
+    /// The storage's other replicas.
+    members: Members,
+    /// When that was last written (NTP64).
+    members_written: u64,
     /// Wildcard operations whose effect is still to be folded into the records.
     pub jobs: Vec<Job>,
 }
@@ -77,6 +90,7 @@ pub(crate) struct Shard {
 struct Open {
     store: Arc<Box<dyn Store>>,
     admitter: Admitter,
+    ledger: Arc<Ledger>,
 }
 
 /// What readers share with the task: the store and how to see it. `None` while it is not open.
@@ -90,6 +104,8 @@ pub(crate) struct Reader {
     pub store: Arc<Box<dyn Store>>,
     /// How to see its records; take it before a snapshot.
     pub view: View,
+    /// What the store knows it has.
+    pub ledger: Arc<Ledger>,
     /// How old a version may be (NTP64).
     pub age_max: Option<u64>,
 }
@@ -98,6 +114,17 @@ impl SharedReader {
     /// The store and how to see it, now.
     pub(crate) fn get(&self) -> Option<Reader> {
         self.0.read().clone()
+    }
+}
+
+impl Source for SharedReader {
+    fn reading(&self) -> Option<Reading> {
+        let open = self.get()?;
+        Some(Reading {
+            store: open.store,
+            view: open.view,
+            ledger: open.ledger,
+        })
     }
 }
 
@@ -115,6 +142,8 @@ impl Shard {
             asking: Health::Up,
             counters,
             reader: Arc::default(),
+            members: Members::new([], 0, now),
+            members_written: 0,
             jobs: Vec::new(),
         };
         shard.reopen(now);
@@ -180,6 +209,11 @@ impl Shard {
         &self.plan.rules
     }
 
+    /// What resolves its conflicts, if a policy is bound to that.
+    pub(crate) fn resolver(&self) -> Option<Arc<dyn ResolverSlot>> {
+        self.plan.resolver.clone()
+    }
+
     /// The storage's prefix.
     pub(crate) fn space(&self) -> &KeySpace {
         &self.plan.space
@@ -192,17 +226,37 @@ impl Shard {
     }
 
     /// Commits writes that maintenance has made. An error is counted and rests the shard.
-    pub(crate) fn maintain(&mut self, now: u64, writes: &[Write<'_>]) -> bool {
+    pub(crate) fn maintain(&mut self, now: u64, mut writes: Vec<Write<'_>>) -> bool {
         let Some(open) = &self.open else { return false };
-        match open.store.commit(writes, self.plan.durability) {
-            Ok(_) => {
-                self.publish(now);
-                true
-            }
-            Err(error) => {
-                self.fail(now, &error);
-                false
-            }
+        let ledger = Arc::clone(&open.ledger);
+        ledger.note(&mut writes, open.admitter.newest());
+        let done = open.store.commit(&writes, self.plan.durability);
+        if done.is_ok() {
+            // Whoever compares from now on must see what the ledger counts as committed.
+            self.publish(now);
+        }
+        ledger.settle(done.is_ok());
+        if let Err(error) = &done {
+            self.fail(now, error);
+        }
+        done.is_ok()
+    }
+
+    /// Writes what has been counted again for comparisons, so that it need not be after a restart;
+    /// `last` says that the store is about to be closed.
+    pub(crate) fn keep_ledger(&mut self, now: u64, last: bool) {
+        let Some(open) = &self.open else { return };
+        if self.plan.spec.read_only || !self.health.is_up() {
+            return;
+        }
+        let rows = open.ledger.rows_to_write(last);
+        if rows.is_empty() {
+            return;
+        }
+        let done = open.store.commit(&rows, self.plan.durability);
+        open.ledger.settle(done.is_ok());
+        if let Err(error) = done {
+            self.fail(now, &error);
         }
     }
 
@@ -232,6 +286,7 @@ impl Shard {
     /// there if both the store and the spool refused it until the end.
     pub(crate) fn close(mut self, now: u64) {
         self.catch_up(now);
+        self.keep_ledger(now, true);
         let lost = self.held.len();
         if lost > 0 {
             tracing::error!(
@@ -258,7 +313,7 @@ impl Shard {
     fn reopen(&mut self, now: u64) -> bool {
         self.open = None;
         *self.reader.0.write() = None;
-        match self.try_open() {
+        match self.try_open(now) {
             Ok(open) => {
                 self.open = Some(open);
                 self.health.recovered();
@@ -279,9 +334,11 @@ impl Shard {
         }
     }
 
-    fn try_open(&mut self) -> Result<Open, Error> {
+    fn try_open(&mut self, now: u64) -> Result<Open, Error> {
         let store: Arc<Box<dyn Store>> = Arc::new(self.plan.volume.open(&self.plan.spec)?);
-        let memory = weir_backend_api::recover::memory(&**store)?;
+        let memory = recover::memory(&**store)?;
+        let margin = crate::convert::ntp64_span(members::MARGIN);
+        self.members = recover::members(&**store, margin, now)?;
         self.jobs.clear();
         if !memory.journal.is_empty() && !self.plan.rules.resolves {
             // A fold that a crash cut short is begun again; one that was finished finds nothing to do.
@@ -293,7 +350,13 @@ impl Shard {
             }
         }
         let admitter = Admitter::new(self.plan.rules.clone(), self.plan.space.clone(), memory);
-        Ok(Open { store, admitter })
+        let series = self.plan.rules.history == History::All;
+        let ledger = Ledger::open(&**store, self.plan.space.clone(), series)?;
+        Ok(Open {
+            store,
+            admitter,
+            ledger: Arc::new(ledger),
+        })
     }
 
     /// If the store is due for a try, tries it; then empties the spool and the hands.
@@ -345,10 +408,12 @@ impl Shard {
         let mut done = 0;
         while done < batch.len() {
             let rest = &mut batch[done..];
-            let keys = rest
-                .iter()
-                .take_while(|offer| matches!(offer.op, KeptChange::Key(_)))
-                .count();
+            // What replicas hold is judged apart from changes: where conflicts are resolved, otherwise.
+            let replicated = rest[0].replica.is_some();
+            let alike = |offer: &&Offer| {
+                matches!(offer.op, KeptChange::Key(_)) && offer.replica.is_some() == replicated
+            };
+            let keys = rest.iter().take_while(alike).count();
             let result = if keys > 0 {
                 self.commit_keys(now, &mut rest[..keys], false, &[])
                     .map(|()| keys)
@@ -403,7 +468,8 @@ impl Shard {
         also: &[Write<'static>],
     ) -> Result<(), Error> {
         match self.plan.resolver.as_ref().map(|slot| slot.resolving()) {
-            None | Some(Resolving::Native) => {}
+            None => {}
+            Some(Resolving::Native) if offers.iter().all(|offer| offer.replica.is_none()) => {}
             Some(resolving) => {
                 return self.commit_resolving(now, offers, released, also, resolving);
             }
@@ -412,11 +478,15 @@ impl Shard {
             return Err(Error::new(ErrorKind::Closed, "the store is not open"));
         };
         open.admitter.begin();
+        let must_read = |offer: &Offer, change: &Change| match offer.replica {
+            None => open.admitter.must_read(change),
+            Some(_) => open.admitter.must_read_record(&change.key),
+        };
         let unread: Vec<&Key> = offers
             .iter()
-            .filter_map(|offer| key_change(&offer.op))
-            .filter(|change| open.admitter.must_read(change))
-            .map(|change| &change.key)
+            .filter_map(|offer| key_change(&offer.op).map(|change| (offer, change)))
+            .filter(|(offer, change)| must_read(offer, change))
+            .map(|(_, change)| &change.key)
             .collect();
         if !unread.is_empty() {
             let heads = open.store.heads(&unread)?;
@@ -435,12 +505,18 @@ impl Shard {
             if let Some(ack) = &offer.ack {
                 durability = durability.max(ack.durability);
             }
-            admissions.push(open.admitter.admit(now, change, released, &mut writes));
+            let admitter = &mut open.admitter;
+            admissions.push(match &offer.replica {
+                None => admitter.admit(now, change, released, &mut writes),
+                Some(other) => {
+                    let record = &other.theirs.record;
+                    admitter.admit_replica(now, &change.key, record, other.horizon, &mut writes)
+                }
+            });
         }
         open.admitter.seal(&mut writes);
         writes.extend_from_slice(also);
-        let reached = commit(&**open.store, &writes, durability);
-        drop(writes);
+        let reached = commit(open, writes, durability);
         let reached = match reached {
             Ok(reached) => reached,
             Err(error) => {
@@ -503,14 +579,21 @@ impl Shard {
             (admission, folds.then_some(Job::Fold(range)))
         };
         open.admitter.seal(&mut writes);
-        let reached = commit(&**open.store, &writes, durability)?;
+        let ledger = Arc::clone(&open.ledger);
+        ledger.note(&mut writes, open.admitter.newest_at_begin());
+        let reached = write(&**open.store, &writes, durability);
+        if reached.is_ok() {
+            // Whoever compares from now on must see what the ledger counts as committed.
+            self.publish(now);
+        }
+        ledger.settle(reached.is_ok());
+        let reached = reached?;
         self.jobs.extend(job);
         self.counters.admitted(&admission);
         if let Admission::Parked(version) = admission {
             let due = due_at(version.stamp, &self.plan.rules);
             self.due = Some(self.due.unwrap_or(u64::MAX).min(due));
         }
-        self.publish(now);
         offer.answer(|| Outcome::Decided(admission, reached));
         Ok(())
     }
@@ -519,9 +602,10 @@ impl Shard {
     fn set_aside(&mut self, now: u64, batch: &mut Vec<Offer>) {
         // Who asked for an answer gets one now and may try again; an answer later would be of no use.
         batch.retain_mut(|offer| {
-            let asked = offer.ack.is_some();
+            // A replica offers what it holds again by itself.
+            let again = offer.ack.is_some() || offer.replica.is_some();
             offer.answer(|| Outcome::Failed(self.why_down()));
-            !asked
+            !again
         });
         if batch.is_empty() {
             return;
@@ -568,6 +652,7 @@ impl Shard {
         *self.reader.0.write() = Some(Reader {
             store: Arc::clone(&open.store),
             view: open.admitter.view(now),
+            ledger: Arc::clone(&open.ledger),
             age_max: self.plan.rules.age_max,
         });
     }
@@ -585,34 +670,6 @@ impl Shard {
         self.counters
             .failed(format!("{}: spool in {dir}: {error}", self.plan.spec.name));
         tracing::error!(store = self.plan.spec.name, %dir, %error, "the spool failed");
-    }
-}
-
-/// Commits a batch. If there is nothing to write, what was held already is made as durable as asked.
-fn commit(
-    store: &dyn Store,
-    writes: &[Write<'_>],
-    durability: Durability,
-) -> Result<Durability, Error> {
-    let most = store.capability().durability_max;
-    if !writes.is_empty() {
-        store.commit(writes, durability)
-    } else if durability == Durability::Synced && most == Durability::Synced {
-        store.sync()
-    } else {
-        Ok(durability.min(most))
-    }
-}
-
-/// It is unknown what was written, and the batch will be offered again. An unstamped delete must then
-/// mean what it meant now, not what was put behind it since.
-fn keep_meaning<'a>(offers: &mut [Offer], admissions: impl Iterator<Item = &'a Admission>) {
-    for (offer, admission) in offers.iter_mut().zip(admissions) {
-        if offer::stamp_of(&offer.op).is_none() {
-            let version = admission.version();
-            let stamp = version.map_or(Stamp::ZERO, |version| version.stamp);
-            offer::set_stamp(&mut offer.op, stamp);
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The storage's task with stores that fail: nothing accepted is lost, nothing else is promised.
 
+mod replicas;
 mod resolving;
 
 use std::{
@@ -54,6 +55,7 @@ impl Default for Shape {
         let upkeep = Upkeep {
             period: day,
             lifespan: day,
+            patience: day,
             bytes_max: None,
             versions_max: None,
         };

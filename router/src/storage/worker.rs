@@ -23,7 +23,7 @@ use super::{
     offer::{self, Offer, Outcome},
     packed::{Packed, Unpacked},
     queue::{Batch, Queue},
-    shard::{Job, Shard},
+    shard::{Job, News, Shard},
 };
 use crate::{clock::SharedClock, convert};
 
@@ -40,8 +40,12 @@ pub(crate) enum Handed {
     Sample(Box<Sample>),
     /// A change.
     Offer(Box<Offer>),
+    /// What another replica has sent: stamped, each with somebody who waits for its outcome.
+    Offers(Vec<Offer>),
     /// What was set aside is to be dropped or put again.
     Aside(Aside),
+    /// What was learnt of the replica of this name.
+    News(String, News),
 }
 
 /// Drop or put again what was set aside in a table.
@@ -90,6 +94,8 @@ pub(crate) struct Upkeep {
     pub period: u64,
     /// How old a tombstone is before it may be collected (NTP64).
     pub lifespan: u64,
+    /// How long tombstones wait for a replica that is silent (NTP64).
+    pub patience: u64,
     /// Bytes of values that each shard keeps at the most.
     pub bytes_max: Option<u64>,
     /// Versions of a key that a time series keeps at the most.
@@ -168,7 +174,7 @@ impl Worker {
         let received = batch.items.len() as u64;
         let mut offers = std::mem::take(&mut self.offers);
         offers.reserve(batch.items.len());
-        let mut asides = Vec::new();
+        let (mut asides, mut news) = (Vec::new(), Vec::new());
         let mut unpacker = batch.arena.unpack();
         for handed in batch.items.drain(..) {
             let mut offer = match handed {
@@ -190,8 +196,20 @@ impl Worker {
                     }
                 },
                 Handed::Offer(offer) => *offer,
+                Handed::Offers(more) => {
+                    for offer in more {
+                        bytes += offer::size_of(&offer.op) as u64;
+                        newest = newest.max(offer::stamp_of(&offer.op).unwrap_or_default());
+                        offers.push(offer);
+                    }
+                    continue;
+                }
                 Handed::Aside(aside) => {
                     asides.push(aside);
+                    continue;
+                }
+                Handed::News(name, learnt) => {
+                    news.push((name, learnt));
                     continue;
                 }
             };
@@ -216,6 +234,11 @@ impl Worker {
         let now = self.clock.now();
         for (shard, lot) in self.shards.iter_mut().zip(&mut self.lots) {
             shard.offer(now, lot);
+        }
+        for (name, learnt) in news {
+            for shard in &mut self.shards {
+                shard.learn(now, &name, &learnt);
+            }
         }
         for aside in asides {
             let outcome = self.empty_table(&aside);
@@ -267,7 +290,7 @@ impl Worker {
                 // First it is put again, then it is no longer aside: never neither.
                 shard.offer(now, &mut again);
                 count += writes.len() as u64;
-                if !shard.maintain(now, &writes) {
+                if !shard.maintain(now, writes) {
                     return Err("the store failed".into());
                 }
             }
@@ -389,7 +412,7 @@ impl Worker {
                         continue;
                     };
                     for shard in shards {
-                        self.to(shard, Offer::silent(offer.op.clone()));
+                        self.to(shard, offer.copy());
                     }
                     self.to(last, offer);
                 }
@@ -409,7 +432,7 @@ impl Worker {
     fn offer_all(&mut self, offer: Offer) {
         let others = self.lots.len() - 1;
         for lot in &mut self.lots[..others] {
-            lot.push(Offer::silent(offer.op.clone()));
+            lot.push(offer.copy());
         }
         self.lots[others].push(offer);
     }
@@ -461,9 +484,8 @@ impl Intake {
             self.change(keyexpr::new(&*key).ok()?, stamp, value)?
         };
         Some(Offer {
-            op,
             priority,
-            ack: None,
+            ..Offer::silent(op)
         })
     }
 

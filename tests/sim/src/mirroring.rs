@@ -4,6 +4,7 @@
 //!
 //! Each replica is the core that ships over a store of its own: admission, ledger, reconciliation.
 
+mod replica;
 mod scenario;
 mod world;
 

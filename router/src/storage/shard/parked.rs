@@ -51,7 +51,7 @@ impl Shard {
                 };
                 self.counters.quarantined.fetch_add(1, Relaxed);
                 let [forget] = forget;
-                if !self.maintain(now, &[keep, forget]) {
+                if !self.maintain(now, vec![keep, forget]) {
                     return false;
                 }
                 continue;

@@ -9,10 +9,15 @@ use weir_core::{
     change::{Admission, Write},
     health::Cure,
     resolution::{Contender, Interrupted, Resolution, Resolve},
-    resolving::{Keys, Resolver},
+    resolving::{Keys, LaterWins, Resolver},
 };
 
-use super::{Shard, commit, jitter, keep_meaning, key_change, parked::due_at};
+use super::{
+    Shard,
+    commit::{commit, keep_meaning},
+    jitter, key_change,
+    parked::due_at,
+};
 use crate::storage::offer::{Offer, Outcome};
 
 /// Questions of one batch that may go unanswered before the rest waits unasked: each may have taken as
@@ -24,6 +29,14 @@ pub(super) const INTERRUPTED_MAX: u32 = 4;
 pub(crate) trait ResolverSlot: Send + Sync {
     /// Who resolves now.
     fn resolving(&self) -> Resolving;
+
+    /// The revision of who resolves now; 0 for the native rule, and for nobody.
+    fn revision(&self) -> u64 {
+        match self.resolving() {
+            Resolving::Policy(revision, _) => revision,
+            Resolving::Native | Resolving::Wait => 0,
+        }
+    }
 }
 
 /// Who resolves.
@@ -35,6 +48,15 @@ pub(crate) enum Resolving {
     Policy(u64, Box<dyn Resolve>),
     /// Nobody yet: what needs an answer waits.
     Wait,
+}
+
+/// What became of an offer.
+enum Judged {
+    Now(Admission),
+    /// It waits for the policy, durably.
+    Later(Admission),
+    /// It waits where it came from.
+    Never,
 }
 
 /// Asks for as long as answers come.
@@ -76,7 +98,9 @@ impl Shard {
         };
         let (revision, mut policy) = match resolving {
             Resolving::Policy(revision, policy) => (revision, Some(policy)),
-            Resolving::Native | Resolving::Wait => (0, None),
+            // Only for what replicas hold: see `commit_keys`.
+            Resolving::Native => (0, Some(Box::new(LaterWins) as Box<dyn Resolve>)),
+            Resolving::Wait => (0, None),
         };
         let mut patient = Patient {
             inner: policy
@@ -107,19 +131,29 @@ impl Shard {
                 revision,
                 resolve: &mut patient,
             };
-            let judged = open.admitter.admit_resolving(
-                now,
-                change,
-                released,
-                &mut keys,
-                &mut resolver,
-                &mut rows,
-            );
+            let admitter = &mut open.admitter;
+            let (keys, rows) = (&mut keys, &mut rows);
+            let judged = match &offer.replica {
+                None => admitter.admit_resolving(now, change, released, keys, &mut resolver, rows),
+                Some(other) => {
+                    let theirs = other.theirs.clone();
+                    let (key, resolver) = (&change.key, &mut resolver);
+                    let judged = admitter.admit_record(now, key, theirs, keys, resolver, rows);
+                    judged.map(|(admission, apart)| {
+                        self.counters.apart.fetch_add(u64::from(apart), Relaxed);
+                        admission
+                    })
+                }
+            };
             admissions.push(match judged {
-                Ok(admission) => (admission, false),
+                Ok(admission) => Judged::Now(admission),
                 Err(interrupted) => {
                     last_interruption = Some(interrupted);
-                    (open.admitter.park(change, &mut rows), true)
+                    match &offer.replica {
+                        None => Judged::Later(admitter.park(change, rows)),
+                        // The replica keeps it, and offers it again.
+                        Some(_) => Judged::Never,
+                    }
                 }
             });
         }
@@ -132,7 +166,9 @@ impl Shard {
         } else if policy.is_some() {
             self.asking.recovered();
         }
-        let waits = admissions.iter().any(|(_, waits)| *waits);
+        let waits = admissions
+            .iter()
+            .any(|judged| matches!(judged, Judged::Later(_)));
         open.admitter.seal(&mut rows);
         let mut writes = rows;
         keys.write(&mut writes);
@@ -140,23 +176,36 @@ impl Shard {
         if !(released && waits) {
             writes.extend_from_slice(also);
         }
-        let reached = commit(&**open.store, &writes, durability);
-        drop(writes);
+        let reached = commit(open, writes, durability);
         let reached = match reached {
             Ok(reached) => reached,
             Err(error) => {
-                keep_meaning(offers, admissions.iter().map(|(admission, _)| admission));
+                // What a replica holds is stamped: there is no meaning to keep.
+                let admissions = admissions.iter().map(|judged| match judged {
+                    Judged::Now(admission) | Judged::Later(admission) => admission,
+                    Judged::Never => &Admission::Nothing,
+                });
+                keep_meaning(offers, admissions);
                 return Err(error);
             }
         };
         let ties = open.admitter.ties() - ties;
         self.counters.ties.fetch_add(ties, Relaxed);
         self.counters.batches.fetch_add(1, Relaxed);
-        for (offer, (admission, waits)) in offers.iter_mut().zip(&admissions) {
-            if *waits {
+        for (offer, judged) in offers.iter_mut().zip(&admissions) {
+            let (admission, waits) = match judged {
+                Judged::Now(admission) => (admission, false),
+                Judged::Later(admission) => (admission, true),
+                Judged::Never => {
+                    self.counters.interrupted.fetch_add(1, Relaxed);
+                    offer.answer(|| Outcome::Failed("the policy gave no answer".into()));
+                    continue;
+                }
+            };
+            if waits {
                 self.counters.interrupted.fetch_add(1, Relaxed);
             }
-            if !(released && *waits) {
+            if !(released && waits) {
                 self.counters.admitted(admission);
             }
             if let Admission::Parked(version) = admission {

@@ -12,7 +12,7 @@ use crate::storage::shard::{ResolverSlot, Resolving};
 
 /// Sets of letters; a delete absorbs.
 #[derive(Default)]
-struct Union {
+pub(super) struct Union {
     absent: AtomicBool,
     loading: AtomicBool,
     /// So many questions are interrupted first.
@@ -59,7 +59,7 @@ impl Resolve for Asked {
     }
 }
 
-fn world<V: Volume + 'static>(volume: V) -> (World, Arc<Union>) {
+pub(super) fn world<V: Volume + 'static>(volume: V) -> (World, Arc<Union>) {
     let union = Arc::new(Union::default());
     let shape = Shape {
         resolver: Some(Arc::new(Handle(Arc::clone(&union)))),
@@ -68,7 +68,7 @@ fn world<V: Volume + 'static>(volume: V) -> (World, Arc<Union>) {
     (World::new(volume, shape), union)
 }
 
-fn set(letters: &str) -> BTreeMap<String, String> {
+pub(super) fn set(letters: &str) -> BTreeMap<String, String> {
     BTreeMap::from([("set/a".to_owned(), letters.to_owned())])
 }
 
@@ -187,6 +187,7 @@ async fn wildcards_and_collection_forget_nothing_that_is_needed() {
         upkeep: Upkeep {
             period: convert::ntp64_span(Duration::from_millis(5)),
             lifespan: convert::ntp64_span(Duration::from_secs(2)),
+            patience: convert::ntp64_span(Duration::from_secs(60)),
             bytes_max: None,
             versions_max: None,
         },

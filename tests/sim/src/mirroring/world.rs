@@ -2,49 +2,51 @@
 //! what a plain model says of everything acknowledged; nothing takes for ever; queues stay short.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
 use weir_backend_api::{
-    Direction, ErrorKind, StoreSpec, Volume,
+    ErrorKind,
     conformance::{
-        harness::{Shard, rules},
-        model::{Model, Op, State},
+        harness::Shard,
+        model::{Model, Op},
     },
     fault::{Fault, Faults, Faulty, Operation},
 };
 use weir_core::{
-    admission::{History, Rules},
+    admission::History,
     change::{Admission, Change, WildcardChange},
     collection,
-    key::{Key, KeyRange},
+    key::Key,
     keyexpr::{OwnedKeyExpr, keyexpr},
     mirror::{
         answer::{Admit, Limits, answer},
         round::{self, Effect, Event, Mirror},
     },
-    pattern::{KeyPattern, KeySet},
     version::{Stamp, Version},
 };
 
-use super::scenario::{Member, Packet, Scenario, Step};
+use super::{
+    replica::Replica,
+    scenario::{Packet, Scenario, Step},
+};
 use crate::{coverage::counted, disk::Disk, scenario::Break};
 
 /// A millisecond, nearly (NTP64).
 const MILLI: u64 = (1 << 32) / 1_000;
 /// When a history begins.
-const START: u64 = 1 << 50;
+pub(super) const START: u64 = 1 << 50;
 /// How far ahead a stamp may be.
-const DRIFT: u64 = 500 * MILLI;
+pub(super) const DRIFT: u64 = 500 * MILLI;
 /// How old a tombstone is before it is collected.
 const LIFESPAN: u64 = 20_000 * MILLI;
 /// How long two replicas may take to be in step once nothing is in the way: a follower waits two
 /// periods, and who was told that nothing could be done believes it for some rounds.
 const PATIENCE: u64 = 600_000 * MILLI;
 /// More failures in a row than faults were asked for are a bug.
-const TRIES_MAX: usize = 64;
+pub(super) const TRIES_MAX: usize = 64;
 /// More packets at once than all mirrors together may have under way.
 const PACKETS_MAX: usize = 4_000;
 
@@ -91,24 +93,6 @@ pub struct Outcome {
     pub trace: u64,
     /// What was reached.
     pub reached: Reached,
-}
-
-struct Replica {
-    member: Member,
-    keys: KeySet,
-    volume: Faulty<Disk>,
-    faults: Faults,
-    rules: Rules,
-    shard: Option<Shard>,
-    backup: Option<Disk>,
-    /// Its mirrors, by the other's number.
-    mirrors: BTreeMap<usize, Mirror>,
-    /// The number of the last question to each, and when it was first asked.
-    asked: BTreeMap<usize, (u64, u64)>,
-    /// How often it was started: answers to questions of an earlier life are nobody's.
-    life: u64,
-    /// What it was told, since its disk was put back.
-    last_time: u64,
 }
 
 /// Something on the way between two replicas.
@@ -677,85 +661,5 @@ impl World {
             }
         }
         Ok(())
-    }
-}
-
-impl Replica {
-    fn new(member: Member) -> Result<Self, String> {
-        let disk = Disk::new().map_err(|error| error.to_string())?;
-        let faults = Faults::new();
-        let pattern = KeyPattern::parse(member.keys).map_err(|error| error.to_string())?;
-        let mut replica = Self {
-            member,
-            keys: KeySet::from(pattern),
-            volume: Faulty::new(disk, faults.clone()),
-            faults,
-            rules: Rules {
-                drift: DRIFT,
-                ..rules(member.history)
-            },
-            shard: None,
-            backup: None,
-            mirrors: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            life: 0,
-            last_time: 0,
-        };
-        replica.reopen(START)?;
-        Ok(replica)
-    }
-
-    fn reopen(&mut self, now: u64) -> Result<(), String> {
-        self.shard = None;
-        self.faults.revive();
-        for _ in 0..TRIES_MAX {
-            let opened = self
-                .volume
-                .open(&StoreSpec::default())
-                .and_then(|store| Shard::new(store, self.rules.clone(), now));
-            match opened {
-                Ok(shard) => {
-                    self.shard = Some(shard);
-                    return Ok(());
-                }
-                Err(_) => self.faults.revive(),
-            }
-        }
-        Err("it never opens again".to_owned())
-    }
-
-    fn copy(&self) -> Result<Disk, String> {
-        self.volume
-            .inner()
-            .copy()
-            .map_err(|error| error.to_string())
-    }
-
-    fn concerns(&self, key: &str) -> bool {
-        keyexpr::new(key).is_ok_and(|key| self.keys.matches(key))
-    }
-
-    fn shard(&self) -> Result<&Shard, String> {
-        self.shard
-            .as_ref()
-            .ok_or_else(|| "it is not open".to_owned())
-    }
-
-    fn state(&self) -> Result<State, String> {
-        self.shard()?.state().map_err(|error| error.to_string())
-    }
-
-    fn versions(&self) -> Result<BTreeSet<(Key, Version)>, String> {
-        let read = || -> weir_backend_api::Result<BTreeSet<(Key, Version)>> {
-            let snapshot = self
-                .shard()
-                .map_err(|why| weir_backend_api::Error::new(ErrorKind::Closed, why))?
-                .store()
-                .snapshot()?;
-            let rows = snapshot.history(&KeyRange::all(), None, Direction::Forward);
-            rows.map(|row| row.map(|(key, record)| (key, record.head.own)))
-                .collect()
-        };
-        read().map_err(|error| error.to_string())
     }
 }

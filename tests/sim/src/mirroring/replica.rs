@@ -1,0 +1,125 @@
+//! A replica of a mirrored history, and what it holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weir_backend_api::{
+    Direction, ErrorKind, StoreSpec, Volume,
+    conformance::{
+        harness::{Shard, rules},
+        model::State,
+    },
+    fault::{Faults, Faulty},
+};
+use weir_core::{
+    admission::Rules,
+    key::{Key, KeyRange},
+    keyexpr::keyexpr,
+    mirror::round::Mirror,
+    pattern::{KeyPattern, KeySet},
+    version::Version,
+};
+
+use super::{
+    scenario::Member,
+    world::{DRIFT, START, TRIES_MAX},
+};
+use crate::disk::Disk;
+
+/// A replica: its disk, its shard while it runs, its mirrors.
+pub(super) struct Replica {
+    pub(super) member: Member,
+    pub(super) keys: KeySet,
+    pub(super) volume: Faulty<Disk>,
+    pub(super) faults: Faults,
+    pub(super) rules: Rules,
+    pub(super) shard: Option<Shard>,
+    pub(super) backup: Option<Disk>,
+    /// Its mirrors, by the other's number.
+    pub(super) mirrors: BTreeMap<usize, Mirror>,
+    /// The number of the last question to each, and when it was first asked.
+    pub(super) asked: BTreeMap<usize, (u64, u64)>,
+    /// How often it was started: answers to questions of an earlier life are nobody's.
+    pub(super) life: u64,
+    /// What it was told, since its disk was put back.
+    pub(super) last_time: u64,
+}
+
+impl Replica {
+    pub(super) fn new(member: Member) -> Result<Self, String> {
+        let disk = Disk::new().map_err(|error| error.to_string())?;
+        let faults = Faults::new();
+        let pattern = KeyPattern::parse(member.keys).map_err(|error| error.to_string())?;
+        let mut replica = Self {
+            member,
+            keys: KeySet::from(pattern),
+            volume: Faulty::new(disk, faults.clone()),
+            faults,
+            rules: Rules {
+                drift: DRIFT,
+                ..rules(member.history)
+            },
+            shard: None,
+            backup: None,
+            mirrors: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            life: 0,
+            last_time: 0,
+        };
+        replica.reopen(START)?;
+        Ok(replica)
+    }
+
+    pub(super) fn reopen(&mut self, now: u64) -> Result<(), String> {
+        self.shard = None;
+        self.faults.revive();
+        for _ in 0..TRIES_MAX {
+            let opened = self
+                .volume
+                .open(&StoreSpec::default())
+                .and_then(|store| Shard::new(store, self.rules.clone(), now));
+            match opened {
+                Ok(shard) => {
+                    self.shard = Some(shard);
+                    return Ok(());
+                }
+                Err(_) => self.faults.revive(),
+            }
+        }
+        Err("it never opens again".to_owned())
+    }
+
+    pub(super) fn copy(&self) -> Result<Disk, String> {
+        self.volume
+            .inner()
+            .copy()
+            .map_err(|error| error.to_string())
+    }
+
+    pub(super) fn concerns(&self, key: &str) -> bool {
+        keyexpr::new(key).is_ok_and(|key| self.keys.matches(key))
+    }
+
+    pub(super) fn shard(&self) -> Result<&Shard, String> {
+        self.shard
+            .as_ref()
+            .ok_or_else(|| "it is not open".to_owned())
+    }
+
+    pub(super) fn state(&self) -> Result<State, String> {
+        self.shard()?.state().map_err(|error| error.to_string())
+    }
+
+    pub(super) fn versions(&self) -> Result<BTreeSet<(Key, Version)>, String> {
+        let read = || -> weir_backend_api::Result<BTreeSet<(Key, Version)>> {
+            let snapshot = self
+                .shard()
+                .map_err(|why| weir_backend_api::Error::new(ErrorKind::Closed, why))?
+                .store()
+                .snapshot()?;
+            let rows = snapshot.history(&KeyRange::all(), None, Direction::Forward);
+            rows.map(|row| row.map(|(key, record)| (key, record.head.own)))
+                .collect()
+        };
+        read().map_err(|error| error.to_string())
+    }
+}
