@@ -97,6 +97,7 @@ pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
         "ingest_per_s": rates.ingest,
         "queries_per_s": rates.queries,
         "totals": totals,
+        "mirrors": service.mirrors().map(|mirrors| mirrors.of(&storage.name)),
         "last_error": storage.counters.last_error.lock().clone(),
     })
 }

@@ -87,7 +87,7 @@ enum Command {
     Tap(Box<TapArgs>),
     /// Show how the routers and their storages are
     Status(Box<StatusArgs>),
-    /// List, look into, clear and fill storages
+    /// List, look into, clear, fill and compare storages
     Storage(StorageArgs),
     /// Write, test, build, measure and sign WebAssembly modules that decide, and list those that serve
     Policy(PolicyArgs),

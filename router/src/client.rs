@@ -27,6 +27,7 @@ pub mod sub;
 mod table;
 pub mod tap;
 mod timestamp;
+pub mod verify;
 
 pub use ack::Durability;
 pub use format::Format;

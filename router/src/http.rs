@@ -19,7 +19,7 @@ use prometheus_client::{
 use serde::Deserialize;
 
 use crate::{
-    admin, policies,
+    admin, mirror, policies,
     service::Service,
     session::{Bus, GetOptions},
     storage::Storage,
@@ -44,6 +44,7 @@ pub(crate) async fn serve(
         .with_context(|| format!("cannot listen on http://{address} (set `http.listen`)"))?;
     let mut registry = Registry::with_prefix("weir");
     registry.register_collector(Box::new(Storages(Arc::clone(&service))));
+    registry.register_collector(Box::new(mirror::Metrics(Arc::clone(&service))));
     if let Some(policies) = service.policies() {
         let metrics = policies::Metrics(Arc::clone(policies));
         registry.register_collector(Box::new(metrics));

@@ -16,6 +16,7 @@ use weir_settings::{Form, OnClosure, Roots, Settings, StorageSettings, VolumeSet
 
 use crate::{
     clock::SharedClock,
+    mirror::Mirrors,
     plan::Engines,
     policies,
     query::QueryPool,
@@ -37,6 +38,7 @@ pub(crate) struct Service {
     /// Why changes of the configuration were refused, by their path.
     refusals: Mutex<BTreeMap<String, Refusal>>,
     bus: OnceLock<Bus>,
+    mirrors: OnceLock<Mirrors>,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -102,6 +104,7 @@ impl Service {
             }),
             refusals: Mutex::default(),
             bus: OnceLock::new(),
+            mirrors: OnceLock::new(),
             commands,
         });
         tokio::spawn(carry_out(Arc::downgrade(&service), queue));
@@ -131,6 +134,8 @@ impl Service {
 
     /// Makes every storage known to the network.
     pub(crate) async fn attach(&self, bus: Bus) -> Result<()> {
+        let mirrors = Mirrors::start(bus.clone(), self.router.clone()).await?;
+        let _ = self.mirrors.set(mirrors);
         let bus = self.bus.get_or_init(|| bus);
         for storage in self.storages() {
             self.declare(bus, &storage).await?;
@@ -176,6 +181,11 @@ impl Service {
     /// Why changes of the configuration were refused, by their path.
     pub(crate) fn refusals(&self) -> BTreeMap<String, Refusal> {
         self.refusals.lock().clone()
+    }
+
+    /// The mirrors of the storages; absent until they are known to the network.
+    pub(crate) fn mirrors(&self) -> Option<&Mirrors> {
+        self.mirrors.get()
     }
 
     /// The policies.
@@ -300,6 +310,9 @@ impl Service {
 
     /// Refuses more changes, decides what is queued, closes every storage.
     pub(crate) async fn close(&self) {
+        if let Some(mirrors) = self.mirrors() {
+            mirrors.stop().await;
+        }
         let names: Vec<String> = self.state.read().storages.keys().cloned().collect();
         let mut closing = tokio::task::JoinSet::new();
         for name in names {
@@ -369,15 +382,21 @@ impl Service {
             });
             declared.subscriptions.push(subscription.await?);
         }
-        let mut state = self.state.write();
-        let entry = state
-            .storages
-            .get_mut(&storage.name)
-            .and_then(|entry| entry.open.as_mut());
-        if let Some(open) = entry {
-            open.declared = Some(declared);
+        let settings = {
+            let mut state = self.state.write();
+            let Some(entry) = state.storages.get_mut(&storage.name) else {
+                return Ok(());
+            };
+            if let Some(open) = &mut entry.open {
+                open.declared = Some(declared);
+            }
+            entry.settings.clone()
+        };
+        // Last: what it has when it is compared includes what came since it subscribed.
+        match self.mirrors() {
+            Some(mirrors) => mirrors.add(Arc::clone(storage), settings).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn add(self: &Arc<Self>, settings: StorageSettings) -> Result<()> {
@@ -405,6 +424,9 @@ impl Service {
             };
             (entry.open.take(), entry.settings.clone())
         };
+        if let Some(mirrors) = self.mirrors() {
+            mirrors.remove(name).await;
+        }
         if let Some(open) = open {
             open.close().await;
         }

@@ -24,7 +24,7 @@ use super::{ConnectArgs, Outcome, Streams, check_key_expr, parse_duration};
 use crate::convert;
 use crate::session::{Bus, GetOptions};
 
-mod progress;
+pub(super) mod progress;
 mod tally;
 
 use progress::Progress;
@@ -315,6 +315,7 @@ impl Target {
             // Every storage, and every answer: two storages answer for the same key.
             target: QueryTarget::All,
             consolidation: ConsolidationMode::None,
+            ..GetOptions::default()
         }
     }
 

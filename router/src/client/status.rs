@@ -199,6 +199,7 @@ fn print_router(router: &Value, storages: &[Value], streams: &mut Streams<'_>) -
     if !storages.is_empty() {
         writeln!(streams.out)?;
         print_storages(storages, streams)?;
+        print_mirrors(storages, streams)?;
     }
     for name in router["opening"]
         .as_array()
@@ -258,9 +259,83 @@ fn print_storages(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The mirrors of all storages, if there are any.
+fn print_mirrors(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
+    let mut table = Table::held([
+        "STORAGE",
+        "MIRROR",
+        "STATE",
+        "IN STEP SINCE",
+        "DIVERGENT",
+        "TAKEN",
+        "GIVEN",
+        "ROUNDS",
+        "SENT",
+        "RECEIVED",
+        "CLOCK",
+        "LAST ERROR",
+    ]);
+    let mut is_empty = true;
+    for storage in storages {
+        for mirror in storage["mirrors"].as_array().into_iter().flatten() {
+            if std::mem::take(&mut is_empty) {
+                writeln!(streams.out)?;
+            }
+            let cell = |field| shown(mirror, field);
+            let bytes = |field: &str| {
+                let bytes = mirror[field].as_u64();
+                bytes.map_or("-".to_owned(), |bytes| {
+                    indicatif::HumanBytes(bytes).to_string()
+                })
+            };
+            let clock = mirror["clock_offset_ms"].as_i64();
+            let cells = [
+                shown(storage, "name"),
+                format!("{}/{}", cell("router"), cell("storage")),
+                cell("state"),
+                cell("in_step_since"),
+                cell("divergent_ranges"),
+                cell("taken"),
+                cell("given"),
+                cell("rounds"),
+                bytes("sent_bytes"),
+                bytes("received_bytes"),
+                clock.map_or("-".to_owned(), |ms| format!("{ms:+} ms")),
+                cell("last_error.message"),
+            ];
+            table.row(cells, streams.out)?;
+        }
+    }
+    table.finish(streams.out)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mirrors_are_a_table_of_their_own() {
+        let mirror = json!({
+            "router": "77b2", "storage": "demo", "state": "in_step", "divergent_ranges": 0,
+            "in_step_since": "2026-11-23T07:36:56.123Z", "taken": 3, "given": 5, "rounds": 7,
+            "sent_bytes": 2048, "received_bytes": 10, "clock_offset_ms": -12,
+            "last_error": { "at": "2026-11-23T07:36:56.123Z", "message": "nobody\nanswers" },
+        });
+        let mut with = storage(true);
+        with["mirrors"] = json!([mirror]);
+        let mut report = Report {
+            routers: vec![(router(true), vec![with])],
+            ..Report::default()
+        };
+        let expected = "
+STORAGE  MIRROR     STATE    IN STEP SINCE             DIVERGENT  TAKEN  GIVEN  ROUNDS  SENT      RECEIVED  CLOCK   LAST ERROR
+demo     77b2/demo  in_step  2026-11-23T07:36:56.123Z  0          3      5      7       2.00 KiB  10 B      -12 ms  nobody\\nanswers
+";
+        assert_eq!(printed(&report), format!("{READY}{expected}"));
+        report.routers[0].1[0]["mirrors"] = json!([]);
+        assert_eq!(printed(&report), READY);
+    }
 
     fn router(ready: bool) -> Value {
         json!({

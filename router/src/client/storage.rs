@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::ask::{ask, router_of, shown, shown_bytes, shown_keys};
 use super::import::{self, ImportArgs};
 use super::table::Table;
+use super::verify::{self, VerifyArgs};
 use super::{ConnectArgs, Outcome, Streams, parse_duration};
 
 /// What a router says that does not permit it.
@@ -35,6 +36,8 @@ enum StorageCommand {
     Quarantine(Box<AsideArgs>),
     /// Import a directory that zenohd's storage backends have written
     Import(Box<ImportArgs>),
+    /// Compare two live storages: whether they hold the same, and what differs
+    Verify(Box<VerifyArgs>),
 }
 
 /// Where to ask, and how long.
@@ -108,6 +111,7 @@ pub async fn storage(args: &StorageArgs, streams: &mut Streams<'_>) -> Result<Ou
         StorageCommand::Parked(args) => aside(args, "parked", streams).await,
         StorageCommand::Quarantine(args) => aside(args, "quarantine", streams).await,
         StorageCommand::Import(args) => import::import(args, streams).await,
+        StorageCommand::Verify(args) => verify::verify(args, streams).await,
     }
 }
 

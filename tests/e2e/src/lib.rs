@@ -13,6 +13,7 @@ pub mod cli;
 pub mod flight;
 pub mod guest;
 pub mod http;
+pub mod line;
 pub mod mortal;
 pub mod process;
 pub mod python;

@@ -1,0 +1,43 @@
+//! Who was seen to come or go and has not been attended to yet.
+
+use std::{collections::BTreeMap, mem};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::hello::Address;
+
+/// Storages that are known at once. A storage more is not mirrored with, and a warning says so.
+pub(super) const PEERS_MAX: usize = 16_384;
+
+/// The last that was seen of each storage: bounded by their number, however often they come and go.
+#[derive(Default)]
+pub(super) struct Sightings {
+    seen: Mutex<BTreeMap<Address, bool>>,
+    wake: Notify,
+}
+
+impl Sightings {
+    /// Notes that a storage is there, or no more. Called on Zenoh's receive threads.
+    pub(super) fn note(&self, address: Address, is_there: bool) {
+        let mut seen = self.seen.lock();
+        if seen.len() >= PEERS_MAX && !seen.contains_key(&address) {
+            drop(seen);
+            tracing::warn!(%address, "too many storages announce themselves: not looked at");
+            return;
+        }
+        seen.insert(address, is_there);
+        drop(seen);
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is something to attend to. Cancel safe.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// All that is to be attended to.
+    pub(super) fn take(&self) -> BTreeMap<Address, bool> {
+        mem::take(&mut self.seen.lock())
+    }
+}

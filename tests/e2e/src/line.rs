@@ -1,0 +1,81 @@
+//! A line between two processes that can be cut.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+/// Listens, and passes on what comes until it is cut. It stands until the test ends.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Where to connect, as Zenoh writes it.
+    pub endpoint: String,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_cut: bool,
+    open: Vec<TcpStream>,
+}
+
+impl Line {
+    /// A line to an endpoint `tcp/127.0.0.1:PORT`.
+    #[must_use]
+    pub fn to(endpoint: &str) -> Self {
+        let far = endpoint.trim_start_matches("tcp/").to_owned();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let line = Self {
+            endpoint: format!("tcp/{}", listener.local_addr().unwrap()),
+            state: Arc::default(),
+        };
+        let accepting = line.clone();
+        thread::spawn(move || {
+            for near in listener.incoming() {
+                // Who finds nobody at the other end is hung up on, and tries again.
+                let _ = near.and_then(|near| accepting.connect(near, &far));
+            }
+        });
+        line
+    }
+
+    /// Nothing passes any more, and what was connected is hung up on.
+    pub fn cut(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.is_cut = true;
+        for stream in state.open.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// From now on it passes on again.
+    pub fn mend(&self) {
+        self.state.lock().unwrap().is_cut = false;
+    }
+
+    fn connect(&self, near: TcpStream, far: &str) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        if state.is_cut {
+            return near.shutdown(Shutdown::Both);
+        }
+        let far = TcpStream::connect(far)?;
+        for (source, sink) in [(&near, &far), (&far, &near)] {
+            state.open.push(source.try_clone()?);
+            let (mut source, mut sink) = (source.try_clone()?, sink.try_clone()?);
+            thread::spawn(move || {
+                let mut buffer = [0; 65_536];
+                while let Ok(count) = source.read(&mut buffer) {
+                    if count == 0 || sink.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+                // One end is gone: so is the other.
+                let _ = source.shutdown(Shutdown::Both);
+                let _ = sink.shutdown(Shutdown::Both);
+            });
+        }
+        Ok(())
+    }
+}
