@@ -34,7 +34,7 @@ DENY_WARNINGS := -- -D warnings
 RUN_TESTS := tests/tools/run-tests
 
 # The crates that compile in seconds: no Zenoh, no RocksDB.
-PURE_CRATES := weir-core weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-sim weir-tidy
+PURE_CRATES := weir-core weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-backend-influxdb weir-sim weir-tidy
 PURE := $(PURE_CRATES:%=-p %)
 # The guests are a workspace of their own; here as ordinary crates, their modules in router/policy/tests.
 GUESTS := --manifest-path policies/Cargo.toml --workspace

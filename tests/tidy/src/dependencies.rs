@@ -59,6 +59,18 @@ const RULES: &[Rule] = &[
         why: "the seam knows the core alone",
     },
     Rule {
+        folder: "backends/influxdb",
+        // Its tests need a local store to stand on; the crate itself is given one as a `Volume`.
+        workspace: &[
+            "weir-core",
+            "weir-backend-api",
+            "weir-backend-memory",
+            "weir-backend-filesystem",
+        ],
+        never: &["zenoh", "wasmtime", "rocksdb"],
+        why: "the store beside the server is handed over by the router; only tests name one",
+    },
+    Rule {
         folder: "backends/*",
         workspace: &["weir-core", "weir-backend-api"],
         never: &["zenoh", "wasmtime"],
