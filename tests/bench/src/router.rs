@@ -45,6 +45,8 @@ pub enum Storages {
     },
     /// One on two shards in memory.
     Sharded(Placed),
+    /// One in memory that mirrors that of the router at this endpoint.
+    MirrorOf(String),
     /// This many, each on a prefix of its own.
     Many { backend: &'static str, count: usize },
 }
@@ -127,6 +129,7 @@ impl Kind {
                 backend,
                 durability,
             }) => format!("weir {backend} {durability}"),
+            Self::Weir(Storages::MirrorOf(_)) => "weir mirror".to_owned(),
             Self::Weir(Storages::Sharded(Placed::Natively)) => "native rule".to_owned(),
             Self::Weir(Storages::Sharded(Placed::ByKey)) => "policy, once a key".to_owned(),
             Self::Weir(Storages::Sharded(Placed::BySample)) => "policy, every sample".to_owned(),
@@ -224,6 +227,9 @@ impl Storages {
                 "    bench: {{ key_expr: \"bench/**\", {} }},\n",
                 backend_settings(backend, durability)
             ),
+            Self::MirrorOf(_) => {
+                "    bench: { key_expr: \"bench/**\", backend: \"memory\" },\n".to_owned()
+            }
             Self::Sharded(placed) => {
                 let shard = |name| format!("{{ name: {name:?}, backend: \"memory\" }}");
                 let policy = placed.policy();
@@ -251,10 +257,14 @@ impl Storages {
             _ => None,
         };
         let policies = policies.unwrap_or_default();
+        let connect = match self {
+            Self::MirrorOf(other) => format!("  connect: {{ endpoints: [{other:?}] }},\n"),
+            _ => String::new(),
+        };
         format!(
             "{{\n  mode: \"router\",\n  listen: {{ endpoints: [{endpoint:?}] }},\n  \
              scouting: {{ multicast: {{ enabled: false }} }},\n  data_dir: {dir:?},\n  \
-             storages: {{\n{storages}  }},\n{policies}}}\n"
+             storages: {{\n{storages}  }},\n{policies}{connect}}}\n"
         )
     }
 }
@@ -331,7 +341,8 @@ impl Router {
             Kind::Yardstick(_)
             | Kind::Counting
             | Kind::Weir(Storages::None | Storages::Many { .. }) => false,
-            Kind::Weir(Storages::One { .. } | Storages::Sharded(_)) | Kind::Stock(_) => true,
+            Kind::Weir(Storages::One { .. } | Storages::Sharded(_) | Storages::MirrorOf(_))
+            | Kind::Stock(_) => true,
         };
         if has_storage {
             client::wait_serving(&router.client()?, START)?;

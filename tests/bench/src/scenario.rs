@@ -3,6 +3,7 @@
 mod ingest;
 mod live;
 mod many;
+mod mirror;
 mod point;
 mod reload;
 mod restart;
@@ -71,6 +72,11 @@ const ALL: &[(&str, &str, Run)] = &[
         "reload",
         "a policy that is replaced again and again at full rate",
         reload::run,
+    ),
+    (
+        "mirror",
+        "64 B into a storage that keeps a ledger for its mirrors, and into one that does not",
+        mirror::run,
     ),
     ("scan-64", "wildcard get of all keys, 64 B", |b, r| {
         scan::run(b, r, 64)

@@ -15,7 +15,7 @@ use crate::{
     client,
     dataset::Share,
     report::{Report, Row, Target, Unit},
-    router::{Kind, StockVolume},
+    router::{Kind, Router, StockVolume},
     worker::{Publish, Published, Yardstick},
 };
 
@@ -151,8 +151,7 @@ fn measure(bench: &Bench, kind: &Kind, size: usize, mode: Mode) -> Result<Outcom
     measure_and(bench, kind, size, mode, |_, _| Ok(()))
 }
 
-/// One run, after which every key must hold its last value. `look` is called before the router is
-/// stopped, with the number of samples that it took.
+/// [`measure_run`] over the usual keys.
 pub(super) fn measure_and(
     bench: &Bench,
     kind: &Kind,
@@ -160,8 +159,44 @@ pub(super) fn measure_and(
     mode: Mode,
     look: impl FnOnce(&Session, u64) -> Result<()>,
 ) -> Result<Outcome> {
+    let keys = KEYS;
+    let run = Run {
+        kind,
+        size,
+        mode,
+        keys,
+    };
+    measure_run(bench, &run, |_| Ok(()), look)
+}
+
+/// What is measured.
+pub(super) struct Run<'k> {
+    /// The router.
+    pub kind: &'k Kind,
+    /// Bytes of a sample.
+    pub size: usize,
+    /// Who publishes.
+    pub mode: Mode,
+    /// On how many keys.
+    pub keys: usize,
+}
+
+/// One run, after which every key must hold its last value. `before` is called before anything is
+/// published, `look` before the router is stopped, with the number of samples that it took.
+pub(super) fn measure_run(
+    bench: &Bench,
+    &Run {
+        kind,
+        size,
+        mode,
+        keys,
+    }: &Run<'_>,
+    before: impl FnOnce(&Router) -> Result<()>,
+    look: impl FnOnce(&Session, u64) -> Result<()>,
+) -> Result<Outcome> {
     let home = bench.home()?;
     let router = bench.start(kind, &home)?;
+    before(&router)?;
     let session = router.client()?;
     let of = if mode == Mode::Four { 4 } else { 1 };
     let plans: Vec<Publish> = (0..of)
@@ -170,7 +205,7 @@ pub(super) fn measure_and(
             size,
             publisher,
             of,
-            keys: KEYS,
+            keys,
             seconds: bench.publish_seconds(),
             count: u64::MAX,
             declared: mode == Mode::Declared,
