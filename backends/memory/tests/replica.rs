@@ -1,6 +1,11 @@
 //! What mirrors are shown of a store, with a ledger that knows much of it, little, or nothing, against
 //! everything read plainly.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that unwraps and fails says where"
+)]
+
 use proptest::{prelude::*, sample::Index};
 use weir_backend_api::{
     Direction, StoreSpec, Volume,
@@ -129,8 +134,8 @@ fn sum<'i>(items: impl Iterator<Item = &'i Item>) -> Summary {
 fn position(items: &[(Vec<u8>, Item)], at: Index) -> Vec<u8> {
     let n = at.index(items.len() * 2 + 2);
     match items.get(n / 2) {
-        None => vec![n as u8],
-        Some((position, _)) if n % 2 == 0 => position.clone(),
+        None => n.to_le_bytes().to_vec(),
+        Some((position, _)) if n.is_multiple_of(2) => position.clone(),
         Some((position, _)) => {
             let mut beside = position.clone();
             if let Some(last) = beside.last_mut() {
@@ -190,7 +195,7 @@ fn compare(shard: &Shard, axis: Axis, theirs: &KeySet, a: Index, b: Index) {
         let mut rest = span.clone();
         loop {
             let page = replica
-                .read(&rest, &mut |item| item.id() % 3 != 0, 400)
+                .read(&rest, &mut |item| !item.id().is_multiple_of(3), 400)
                 .unwrap();
             read.extend(
                 page.states
@@ -201,7 +206,7 @@ fn compare(shard: &Shard, axis: Axis, theirs: &KeySet, a: Index, b: Index) {
             assert!(rest.from < next, "a page goes on where it began");
             rest.from = next;
         }
-        let wanted = inside.iter().filter(|item| item.id() % 3 != 0);
+        let wanted = inside.iter().filter(|item| !item.id().is_multiple_of(3));
         let wanted: Vec<Key> = wanted.map(|item| item.key.clone()).collect();
         assert_eq!(
             read.into_iter().map(|(key, _)| key).collect::<Vec<_>>(),

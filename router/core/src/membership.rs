@@ -37,11 +37,7 @@ impl Members {
     /// Those that are remembered, at the time of a start (`now`, NTP64): whether something had come late
     /// before it is not, so it has.
     #[must_use]
-    pub fn new(
-        members: impl IntoIterator<Item = (String, Member)>,
-        margin: u64,
-        now: u64,
-    ) -> Self {
+    pub fn new(members: impl IntoIterator<Item = (String, Member)>, margin: u64, now: u64) -> Self {
         Self {
             members: members.into_iter().collect(),
             margin,
@@ -154,7 +150,11 @@ mod tests {
         assert_eq!(members.have_all_before(), 18);
         members.in_step("b", 15);
         members.in_step("b", 12);
-        assert_eq!(members.have_all_before(), 13, "the slowest counts, and never goes back");
+        assert_eq!(
+            members.have_all_before(),
+            13,
+            "the slowest counts, and never goes back"
+        );
         members.deleted(19, 21);
         assert_eq!(members.have_all_before(), 13, "hardly late");
         members.deleted(14, 22);
@@ -178,7 +178,10 @@ mod tests {
 
     #[test]
     fn a_start_comes_after_whatever_came_late() {
-        let member = Member { seen: 9, in_step: 8 };
+        let member = Member {
+            seen: 9,
+            in_step: 8,
+        };
         let (name, read) = Member::decode(&Member::row_key("z/s"), &member.encode()).unwrap();
         assert_eq!((name.as_str(), read), ("z/s", member));
         assert_eq!(Member::decode(b"newest", &member.encode()), None);

@@ -273,6 +273,11 @@ impl Driver {
     /// Who takes nothing of ours need not have it before it is forgotten.
     fn learn(&self, news: News) {
         if self.pair.directions.gives {
+            // Who keeps a series keeps its tombstones: forgotten here alone they would differ for ever.
+            let news = match self.pair.hello.series {
+                true => News::Seen,
+                false => news,
+            };
             self.pair.storage.learn(&self.pair.peer.to_string(), news);
         }
     }
