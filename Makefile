@@ -22,10 +22,10 @@ WEIR_BENCH_STOCK ?= $(CARGO_TARGET_DIR)/stock
 WEIR_BENCH_POLICIES ?= $(CARGO_TARGET_DIR)/guests/wasm
 # Tests and benchmarks are told in the environment; `run` is not, because the router reads its
 # settings from variables that begin like these.
-test test-slow bench demo: export WEIR_BIN := $(WEIR_BIN)
-test test-slow demo: export WEIR_PYTHON := $(WEIR_PYTHON)
+test test-slow bench demo demo-mirror: export WEIR_BIN := $(WEIR_BIN)
+test test-slow demo demo-mirror: export WEIR_PYTHON := $(WEIR_PYTHON)
 bench bench-stock: export WEIR_BENCH_STOCK := $(WEIR_BENCH_STOCK)
-bench bench-stock: export WEIR_BENCH_POLICIES := $(WEIR_BENCH_POLICIES)
+bench bench-stock demo-mirror: export WEIR_BENCH_POLICIES := $(WEIR_BENCH_POLICIES)
 
 # In CI a warning is an error and Cargo.lock must already be right.
 LOCKED := $(if $(CI),--locked)
@@ -62,6 +62,12 @@ run: setup-build ## Install what the build needs, build, start the router on emb
 demo: setup venv ## Three shard routers and a real flight, checked sample by sample; DEMO="--drones 30"
 	cargo build --release -p weir $(LOCKED)
 	$(WEIR_PYTHON) examples/shards/demo.py $(DEMO)
+
+.PHONY: demo-mirror
+demo-mirror: setup venv ## Two mirrored routers, a flight, a line that breaks, and what both hold compared; DEMO="--samples 60000"
+	cargo build --release -p weir $(LOCKED)
+	policies/build --out $(WEIR_BENCH_POLICIES) policies/resolve/grow-only-set
+	$(WEIR_PYTHON) examples/mirror/demo.py $(DEMO)
 
 ##@ Check
 

@@ -13,7 +13,9 @@ STOP_LIMIT_S = 30
 class Router:
     """One `weir run`, with its own directory and port. Use it in a `with` block."""
 
-    def __init__(self, binary: str, config: Path, data: Path, port: int, peers: list[int]):
+    def __init__(
+        self, binary: str, config: Path, data: Path, port: int, peers: list[int], more: tuple = ()
+    ):
         self.name = config.stem
         self.endpoint = f"tcp/127.0.0.1:{port}"
         self.log = data / f"{self.name}.log"
@@ -21,6 +23,7 @@ class Router:
         command += ["--data-dir", str(data / self.name), "--http-listen", "none"]
         for peer in peers:
             command += ["-e", f"tcp/127.0.0.1:{peer}"]
+        command += more
         # Settings of the shell that starts the demo are not for its routers.
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
         self._command = command

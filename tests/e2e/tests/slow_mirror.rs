@@ -6,7 +6,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weir_e2e::{Client, Router, line::Line, mortal::Ledger, mortal::Operation, rng::Rng};
+use weir_e2e::{
+    Client, Router,
+    line::Line,
+    mortal::{Ledger, Operation},
+    rng::Rng,
+    time::{SECOND, hour_ago},
+};
 
 /// Troubles, one in five a partition and the others kills, unless `WEIR_MIRROR_TROUBLES` says otherwise.
 const TROUBLES: usize = 25;
@@ -79,6 +85,7 @@ impl Fleet {
 
 /// Acknowledged puts, of increasing numbers.
 fn put_some(client: &mut Client, rng: &mut Rng, number: &mut u64, ledger: &mut Ledger) {
+    let first = *number + 1;
     let operations: Vec<Operation> = (0..OPERATIONS)
         .map(|_| {
             *number += 1;
@@ -88,12 +95,16 @@ fn put_some(client: &mut Client, rng: &mut Rng, number: &mut u64, ledger: &mut L
             }
         })
         .collect();
-    let request = |operation: &Operation| {
+    let request = |(number, operation): (u64, &Operation)| {
         let mut request = operation.request();
+        // Without one each mirror would stamp it by its own clock, and one put would be three versions.
+        let selector = request["selector"].as_str().unwrap();
+        let stamp = (hour_ago() / SECOND << 32) + number;
+        request["selector"] = json!(format!("{selector};timestamp={stamp}/c11e"));
         request["timeout"] = json!(3);
         request
     };
-    let requests: Vec<Value> = operations.iter().map(request).collect();
+    let requests: Vec<Value> = (first..).zip(&operations).map(request).collect();
     let receipts = client.acks(&requests, || {});
     for (operation, receipt) in operations.iter().zip(&receipts) {
         ledger.record(operation, receipt["admission"].is_string());
