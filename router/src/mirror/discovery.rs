@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +11,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task::{AbortHandle, JoinHandle, JoinSet},
 };
-use weir_settings::{Peers, StorageSettings};
+use weir_settings::StorageSettings;
 
 use super::{
     answering::{Answering, Desk},
@@ -189,7 +188,7 @@ impl Discovery {
             Some(_) => Some(self.bus.declare_liveliness(&key).await?),
             None => None,
         };
-        let name = own.address.storage.clone();
+        let (name, wants) = (own.address.storage.clone(), own.clone());
         let local = Local {
             own,
             storage,
@@ -205,8 +204,12 @@ impl Discovery {
         for (address, hello) in met {
             self.pair(&address, &hello).await;
         }
-        // Those of our own router that nobody wanted to know before.
-        for address in mem::take(&mut self.passed) {
+        // Of those of our own router that nobody wanted before, the ones that this storage wants.
+        let wanted: Vec<_> = self
+            .passed
+            .extract_if(.., |other| wants.names(other))
+            .collect();
+        for address in wanted {
             self.sight(address, true);
         }
         Ok(())
@@ -268,12 +271,7 @@ impl Discovery {
 
     /// Of our own router only who is named is looked at.
     fn is_of_interest(&self, address: &Address) -> bool {
-        address.router != self.router
-            || self.locals.values().any(|local| {
-                let named = |peers: &Peers| peers.names_router(&address.router, &address.storage);
-                let mirror = local.own.mirror.as_ref();
-                mirror.is_some_and(|mirror| named(&mirror.from) || named(&mirror.to))
-            })
+        address.router != self.router || self.locals.values().any(|local| local.own.names(address))
     }
 
     /// Somebody has said what it is.

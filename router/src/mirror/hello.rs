@@ -171,14 +171,24 @@ impl Own {
         }
     }
 
+    /// Whether its settings name a storage by its router's id: what it takes within one router.
+    pub(crate) fn names(&self, other: &Address) -> bool {
+        let named = |peers: &Peers| peers.names_router(&other.router, &other.storage);
+        let mirror = self.mirror.as_ref();
+        mirror.is_some_and(|mirror| named(&mirror.from) || named(&mirror.to))
+    }
+
     /// Whether that storage is a mirror of this one; `None` if nothing goes either way.
     pub(crate) fn directions(&self, peer: &Hello) -> Option<Directions> {
         let (mirror, sides) = (self.mirror.as_ref()?, peer.mirror.as_ref()?);
         let Address { router, storage } = &self.address;
         if *router == peer.router {
             // Two storages of one router are fed by the same samples, and are two for a reason.
-            let named = |peers: &Peers| peers.names_router(&peer.router, &peer.name);
-            if *storage == peer.name || !(named(&mirror.from) || named(&mirror.to)) {
+            let address = Address {
+                router: peer.router.clone(),
+                storage: peer.name.clone(),
+            };
+            if *storage == peer.name || !self.names(&address) {
                 return None;
             }
         }
