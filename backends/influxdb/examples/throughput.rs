@@ -4,7 +4,7 @@
 //! cargo run --release -p weir-backend-influxdb --example throughput [URL]
 //! ```
 //!
-//! Without a URL it starts an influxd 1.x of its own. Exits 1 below the ratio that is promised.
+//! The local store is one in memory, so that the server's side is measured and not a disk. Without a URL it starts an influxd 1.x of its own. Exits 1 below the ratio that is promised.
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 #![allow(clippy::unwrap_used, reason = "a measurement that fails has no result")]
 
@@ -19,8 +19,8 @@ use std::{
 };
 
 use weir_backend_api::{Durability, StoreSpec, Volume};
-use weir_backend_filesystem::FilesystemVolume;
 use weir_backend_influxdb::{InfluxSettings, InfluxVolume};
+use weir_backend_memory::MemoryVolume;
 use weir_core::{
     change::Write,
     key::Key,
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         ..InfluxSettings::new(&url, "weir-throughput-{name}")
     };
     let dir = tempfile::tempdir().unwrap();
-    let volume = InfluxVolume::new(settings, Arc::new(FilesystemVolume::new())).unwrap();
+    let volume = InfluxVolume::new(settings, Arc::new(MemoryVolume::new())).unwrap();
     let spec = StoreSpec {
         name: "weir".to_owned(),
         dir: dir.path().join("store"),

@@ -93,6 +93,7 @@ impl Http {
             .max_redirects(0)
             // A proxy of the environment is for browsing; a database is reached as it is written.
             .proxy(None)
+            .max_idle_connections_per_host(8)
             .timeout_connect(Some(settings.timeout))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))

@@ -2,6 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,10 @@ use crate::{
     settings::InfluxSettings,
     spool::{Entry, Outcome, Spool},
 };
+
+/// How often removing everything is tried, and how long between.
+const DESTROY_TRIES: u32 = 10;
+const DESTROY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Everything but the local store.
 pub(crate) struct Shared {
@@ -71,6 +76,21 @@ impl Shared {
         drop(self.spool.lock());
         self.wake.notify_all();
         drop(self.busy.lock());
+    }
+
+    /// Removes what the server holds. A few tries: 1.x refuses it while it drops another database.
+    ///
+    /// # Errors
+    /// [`Trouble`] of the last try.
+    pub(crate) fn destroy(&self) -> Result<(), Trouble> {
+        let mut left = DESTROY_TRIES;
+        loop {
+            left -= 1;
+            match self.server.destroy() {
+                Err(Trouble::Later(..)) if left > 0 => thread::sleep(DESTROY_PAUSE),
+                done => return done,
+            }
+        }
     }
 
     /// Waits, until the time is over or the store is closed. New work is no reason to wake.

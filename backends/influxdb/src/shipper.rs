@@ -10,9 +10,11 @@
 //! while it waits for the server, so that a store can be closed at any moment.
 
 use std::{
+    collections::HashSet,
     hash::{BuildHasher, RandomState},
     ops::Range,
     sync::{Arc, Weak},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -29,8 +31,10 @@ use crate::{
     ties,
 };
 
-/// Bytes of records in one request, before compression. Far below what servers refuse (25 MB).
+/// Bytes of records that are under way at a time, before compression. Far below what servers refuse (25 MB).
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Requests that are under way at a time: while the server stores some, others are made and packed.
+const CONNECTIONS: usize = 4;
 /// How long a pause lasts, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How long the thread sleeps when nobody wakes it: snapshots grow old without saying so.
@@ -48,6 +52,7 @@ pub(crate) struct Shipper {
 struct Line {
     /// Which of the entries it is of.
     index: usize,
+    is_tie: bool,
     text: String,
 }
 
@@ -139,7 +144,7 @@ impl Shipper {
             let rows = local.rows(
                 Table::Spool,
                 &spool::queue_row(self.done),
-                shared.settings.batch_points,
+                shared.settings.batch_points.saturating_mul(CONNECTIONS),
             )?;
             // The snapshot is younger than the rows, so it has what they speak of.
             let snapshot = local.snapshot()?;
@@ -214,20 +219,56 @@ impl Shipper {
         act(&**local).map(Some)
     }
 
-    /// Writes what is put, and says what became of each.
+    /// Writes what is put, over several connections, and says what became of each.
     fn write(&self, work: &Work) -> std::result::Result<Vec<Outcome>, Trouble> {
-        let server = &self.shared.server;
-        let ties = ties::find(server, work)?;
-        let mut lines = Vec::with_capacity(work.len());
-        for (index, (entry, record)) in work.iter().enumerate() {
+        let ties = ties::find(&self.shared.server, work)?;
+        let size = self.shared.settings.batch_points.max(1);
+        // No version is there twice, so their order is of no matter.
+        let written = thread::scope(|scope| {
+            let parts: Vec<_> = (0..work.len())
+                .step_by(size)
+                .map(|begin| (begin, &work[begin..work.len().min(begin + size)]))
+                .map(|(begin, part)| {
+                    let ties = &ties;
+                    scope.spawn(move || self.write_part(part, begin, ties))
+                })
+                .collect();
+            let joined = parts.into_iter().map(|part| {
+                let failed = || Trouble::Later("a thread that writes panicked".to_owned(), None);
+                part.join().unwrap_or_else(|_| Err(failed()))
+            });
+            joined.collect::<Vec<_>>()
+        });
+        let mut outcomes = Vec::with_capacity(work.len());
+        for part in written {
+            // What other parts have written is written again with this one, which changes nothing.
+            outcomes.extend(part?);
+        }
+        Ok(outcomes)
+    }
+
+    /// Writes a part of the work, which begins at a place of it.
+    fn write_part(
+        &self,
+        part: &[(Entry, Option<Record>)],
+        begin: usize,
+        ties: &HashSet<usize>,
+    ) -> std::result::Result<Vec<Outcome>, Trouble> {
+        let fields = self.shared.server.fields();
+        let mut lines = Vec::with_capacity(part.len());
+        for (index, (entry, record)) in part.iter().enumerate() {
             if let Some(record) = record {
-                let is_tie = ties.contains(&index);
-                let text = self.line(entry, record, is_tie, server.fields())?;
-                lines.push(Line { index, text });
+                let is_tie = ties.contains(&(begin + index));
+                let text = self.line(entry, record, is_tie, fields)?;
+                lines.push(Line {
+                    index,
+                    is_tie,
+                    text,
+                });
             }
         }
-        let mut outcomes = vec![Outcome::Done; work.len()];
-        self.send(work, &lines, 0..lines.len(), &ties, &mut outcomes)?;
+        let mut outcomes = vec![Outcome::Done; part.len()];
+        self.send(part, &lines, 0..lines.len(), &mut outcomes)?;
         Ok(outcomes)
     }
 
@@ -250,10 +291,9 @@ impl Shipper {
     /// Sends lines; halves them until those that are refused stand alone.
     fn send(
         &self,
-        work: &Work,
+        work: &[(Entry, Option<Record>)],
         lines: &[Line],
         part: Range<usize>,
-        ties: &std::collections::HashSet<usize>,
         outcomes: &mut [Outcome],
     ) -> std::result::Result<(), Trouble> {
         let text: String = lines[part.clone()].iter().map(|line| &*line.text).collect();
@@ -270,8 +310,8 @@ impl Shipper {
             }
             Err(Trouble::Bad(_) | Trouble::TooLarge(_)) if part.len() > 1 => {
                 let middle = part.start + part.len() / 2;
-                self.send(work, lines, part.start..middle, ties, outcomes)?;
-                self.send(work, lines, middle..part.end, ties, outcomes)
+                self.send(work, lines, part.start..middle, outcomes)?;
+                self.send(work, lines, middle..part.end, outcomes)
             }
             Err(Trouble::Bad(message) | Trouble::TooLarge(message)) => {
                 let line = &lines[part.start];
@@ -280,8 +320,7 @@ impl Shipper {
                 };
                 if self.shared.server.fields() == Fields::Typed {
                     // What is added for plots must not cost the sample.
-                    let stock =
-                        self.line(entry, record, ties.contains(&line.index), Fields::Stock)?;
+                    let stock = self.line(entry, record, line.is_tie, Fields::Stock)?;
                     match self.shared.server.write(&stock) {
                         Err(Trouble::Bad(_) | Trouble::TooLarge(_)) => {}
                         done => return done,

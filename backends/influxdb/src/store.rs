@@ -156,7 +156,7 @@ impl Store for InfluxStore {
             Err(local) => local.sync().map(drop),
         };
         if self.destroy_on_close {
-            self.shared.server.destroy().map_err(|trouble| {
+            self.shared.destroy().map_err(|trouble| {
                 let message = format!("cannot remove what InfluxDB holds: {}", trouble.message());
                 Error::new(ErrorKind::Unavailable, message)
             })?;
