@@ -2,15 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::Context;
 use weir_backend_api::{Durability, StoreSpec, Volume};
 use weir_backend_filesystem::FilesystemVolume;
+use weir_backend_influxdb::{Closure, Fields, Generation, InfluxSettings, InfluxVolume};
 use weir_backend_memory::MemoryVolume;
 use weir_backend_rocksdb::{RocksdbSettings, RocksdbVolume};
 use weir_core::{
     admission::{History, Rules},
     keyspace::KeySpace,
 };
-use weir_settings::{Backend, ShardSettings, StorageSettings, Timestamps};
+use weir_settings::{Backend, InfluxVersion, ShardSettings, StorageSettings, Timestamps};
 
 use crate::{
     convert,
@@ -46,8 +48,21 @@ impl Engines {
         Arc::clone(match backend {
             Backend::Memory => &self.memory,
             Backend::Filesystem => &self.filesystem,
-            Backend::RocksDb => &self.rocksdb,
+            // What the server does not hold lies in a database, too.
+            Backend::RocksDb | Backend::InfluxDb => &self.rocksdb,
         })
+    }
+
+    /// The volume of a shard: one of ours, or a server's over one of ours.
+    fn volume(&self, shard: &ShardSettings) -> anyhow::Result<Arc<dyn Volume>> {
+        let local = self.of(shard.backend);
+        let Some(influx) = &shard.influx else {
+            return Ok(local);
+        };
+        Ok(Arc::new(InfluxVolume::new(
+            influx_settings(influx)?,
+            local,
+        )?))
     }
 
     /// What a storage is built of.
@@ -64,7 +79,8 @@ impl Engines {
             cache_keys: CACHE_KEYS,
             resolves: false,
         };
-        let shards = settings.shards.iter().enumerate().map(|(index, shard)| {
+        let shards = settings.shards.iter().enumerate();
+        let shards = shards.map(|(index, shard)| -> anyhow::Result<_> {
             let several = settings.shards.len() > 1;
             let name = if several {
                 format!("{}-{index}", settings.name)
@@ -80,11 +96,12 @@ impl Engines {
                 format!("{}:{}", shard.volume, dir.display())
             };
             let plan = shard::Plan {
-                volume: self.of(shard.backend),
+                volume: self.volume(shard)?,
                 spec: StoreSpec {
                     name: name.clone(),
                     dir,
-                    create: shard.create_db,
+                    // For a server it says whether to make a database there.
+                    create: shard.create_db || shard.influx.is_some(),
                     read_only: settings.read_only,
                     history: settings.history == History::All,
                     destroy_on_close: false,
@@ -95,7 +112,7 @@ impl Engines {
                 spool: (settings.spool.dir.join(name), settings.spool.bytes_max),
                 resolver: None,
             };
-            (place, f64::from(shard.weight), plan)
+            Ok((place, f64::from(shard.weight), plan))
         });
         let period = settings
             .garbage_collection
@@ -121,10 +138,50 @@ impl Engines {
                     .map(|versions| usize::try_from(versions).unwrap_or(usize::MAX)),
             },
             shard_by: settings.shard_by,
-            shards: shards.collect(),
+            shards: shards.collect::<anyhow::Result<_>>()?,
             labels: shard_labels(&settings.shards),
         })
     }
+}
+
+/// The server of a storage, as its backend is told. Reads the file of certificates, if there is one.
+fn influx_settings(settings: &weir_settings::InfluxSettings) -> anyhow::Result<InfluxSettings> {
+    let ca_pem =
+        match &settings.ca_file {
+            Some(file) => {
+                let read = std::fs::read(file);
+                Some(read.with_context(|| {
+                    format!("cannot read the certificates in {}", file.display())
+                })?)
+            }
+            None => None,
+        };
+    Ok(InfluxSettings {
+        login: settings.login.clone(),
+        token: settings.token.clone(),
+        org: settings.org.clone(),
+        ca_pem,
+        generation: match settings.version {
+            InfluxVersion::Auto => Generation::Auto,
+            InfluxVersion::One => Generation::One,
+            InfluxVersion::Two => Generation::Two,
+            InfluxVersion::Three => Generation::Three,
+        },
+        fields: if settings.typed {
+            Fields::Typed
+        } else {
+            Fields::Stock
+        },
+        create_db: settings.create_db,
+        retention: settings.retention,
+        closure: if settings.drop_db {
+            Closure::DropDatabase
+        } else {
+            Closure::DropSeries
+        },
+        backlog_bytes_max: settings.backlog_bytes_max,
+        ..InfluxSettings::new(&settings.url, &settings.db)
+    })
 }
 
 /// What policies and the status call the shards: their names, or their places in the list where two

@@ -1,6 +1,7 @@
 //! One form for every layer, so that layers in different forms can be merged, and the way back
 //! from there to what was written.
 
+use crate::influx::SERVER_FIELDS;
 use crate::path::KeyPath;
 use crate::storage::ENGINE_FIELDS;
 use serde_json::{Map, Value};
@@ -56,7 +57,11 @@ pub(crate) fn canonical_storage(storage: &mut Map<String, Value>) {
     let Some(Value::Object(mut volume)) = take_object(storage, "volume") else {
         return;
     };
-    for field in ENGINE_FIELDS.iter().map(|field| field.name) {
+    for field in ENGINE_FIELDS
+        .iter()
+        .chain(SERVER_FIELDS)
+        .map(|field| field.name)
+    {
         if !storage.contains_key(field)
             && let Some(value) = volume.remove(field)
         {
@@ -127,7 +132,12 @@ pub(crate) fn written_as(path: &KeyPath) -> Vec<KeyPath> {
                             &[shard, &["backend"]].concat(),
                         ));
                     }
-                    field if ENGINE_FIELDS.iter().any(|known| known.name == field) => {
+                    field
+                        if ENGINE_FIELDS
+                            .iter()
+                            .chain(SERVER_FIELDS)
+                            .any(|known| known.name == field) =>
+                    {
                         here.extend([sibling(&["volume", field]), sibling(&["backend", field])])
                     }
                     _ => {}

@@ -1,5 +1,6 @@
 //! The settings in force as text, and the JSON schema of ours.
 
+use crate::influx::SERVER_FIELDS;
 use crate::path::KeyPath;
 use crate::plugins::ZENOH_FIELDS;
 use crate::policy::{LIMIT_FIELDS, POLICY_FIELDS, STORAGE_POLICY_FIELDS};
@@ -105,8 +106,10 @@ fn key(name: &str) -> String {
 /// Whether an entry must not be shown: what is private, passwords, and keys given as text.
 fn is_secret(path: &KeyPath) -> bool {
     path.names().iter().any(|name| {
-        matches!(name.as_str(), "private" | "password" | "private_key_pem")
-            || name.ends_with("_base64")
+        matches!(
+            name.as_str(),
+            "private" | "password" | "token" | "private_key_pem"
+        ) || name.ends_with("_base64")
     })
 }
 
@@ -114,13 +117,13 @@ fn is_secret(path: &KeyPath) -> bool {
 #[must_use]
 pub fn schema() -> Value {
     let storage = {
-        let mut storage = object(&[STORAGE_FIELDS, ENGINE_FIELDS]);
+        let mut storage = object(&[STORAGE_FIELDS, ENGINE_FIELDS, SERVER_FIELDS]);
         let volume = json!({
-            "anyOf": [{ "type": "string" }, object(&[VOLUME_ID_FIELDS, ENGINE_FIELDS])],
+            "anyOf": [{ "type": "string" }, object(&[VOLUME_ID_FIELDS, ENGINE_FIELDS, SERVER_FIELDS])],
         });
         refine(&mut storage, "volume", volume.clone());
         refine(&mut storage, "backend", volume);
-        let shards = object(&[SHARD_FIELDS, ENGINE_FIELDS]);
+        let shards = object(&[SHARD_FIELDS, ENGINE_FIELDS, SERVER_FIELDS]);
         refine(
             &mut storage,
             "shards",
@@ -146,7 +149,11 @@ pub fn schema() -> Value {
     let mut schema = object(&[OUR_FIELDS]);
     refine(&mut schema, "http", or_switch(object(&[HTTP_FIELDS])));
     refine(&mut schema, "rest", or_switch(object(&[REST_FIELDS])));
-    refine(&mut schema, "volumes", named(object(&[VOLUME_FIELDS])));
+    refine(
+        &mut schema,
+        "volumes",
+        named(object(&[VOLUME_FIELDS, SERVER_FIELDS])),
+    );
     refine(&mut schema, "storages", named(storage));
     let patterns = json!({ "type": ["string", "array"], "items": { "type": "string" } });
     refine(&mut schema, "shard_groups", named(patterns));
@@ -199,6 +206,7 @@ mod tests {
             VOLUME_FIELDS,
             STORAGE_FIELDS,
             ENGINE_FIELDS,
+            SERVER_FIELDS,
             RETAIN_FIELDS,
             COLLECTION_FIELDS,
             QUEUE_FIELDS,

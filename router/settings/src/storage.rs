@@ -6,10 +6,11 @@ mod keys;
 mod mirror;
 mod shards;
 
+use crate::influx::SERVER_FIELDS;
 use crate::path::KeyPath;
 use crate::policy::{StoragePolicies, read_storage_policies};
 use crate::table::{Field, Report, Table};
-use crate::volume::{Form, Roots, VolumeSettings, check_name};
+use crate::volume::{Backend, Form, Roots, VolumeSettings, check_name};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -167,19 +168,18 @@ pub(crate) fn read_storage(
         path,
         value,
         &place,
-        &[STORAGE_FIELDS, ENGINE_FIELDS],
+        &[STORAGE_FIELDS, ENGINE_FIELDS, SERVER_FIELDS],
     )?;
 
     let keys = keys::read_keys(report, &table, name);
     let strip_prefix = keys::read_strip_prefix(report, &table, keys.as_ref());
     let engine = shards::read_shards(report, name, &table, around);
-    let history = table
-        .choice(
-            report,
-            "history",
-            &[("latest", History::Latest), ("all", History::All)],
-        )
-        .unwrap_or_default();
+    let history = table.choice(
+        report,
+        "history",
+        &[("latest", History::Latest), ("all", History::All)],
+    );
+    let history = history_of(report, &table, engine.as_ref(), history);
     if table.get("replication").is_some() {
         let help = "mirrors find each other by their key expressions and compare what they hold, so \
                     that intervals, hot and warm eras and delays are not needed; `mirror` narrows it";
@@ -234,6 +234,26 @@ pub(crate) fn read_storage(
         policies,
         mirror,
     })
+}
+
+/// A time-series server keeps every version: that is its default, and all that it can.
+fn history_of(
+    report: &mut Report<'_>,
+    table: &Table<'_>,
+    engine: Option<&shards::Engine>,
+    given: Option<History>,
+) -> History {
+    let is_series = |shard: &ShardSettings| shard.backend == Backend::InfluxDb;
+    if !engine.is_some_and(|engine| engine.shards.iter().any(is_series)) {
+        return given.unwrap_or_default();
+    }
+    if given == Some(History::Latest) {
+        let message = "InfluxDB keeps every version of a key";
+        let help =
+            "remove `history`, or write `history: \"all\"`: a query gets the latest all the same";
+        report.invalid(&table.at("history"), message, help);
+    }
+    History::All
 }
 
 fn read_complete(report: &mut Report<'_>, table: &Table<'_>) -> bool {

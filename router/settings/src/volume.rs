@@ -1,6 +1,7 @@
 //! Volumes: an engine and a place that storages share.
 
 use crate::diagnostic::Diagnostic;
+use crate::influx::{InfluxVersion, Part, SERVER_FIELDS};
 use crate::path::KeyPath;
 use crate::source::Spot;
 use crate::table::{Field, Report, Table, did_you_mean, field};
@@ -17,6 +18,8 @@ pub enum Backend {
     Filesystem,
     /// A RocksDB database.
     RocksDb,
+    /// An InfluxDB server, and a RocksDB database for what it does not hold.
+    InfluxDb,
 }
 
 impl Backend {
@@ -27,6 +30,7 @@ impl Backend {
             Self::Memory => "memory",
             Self::Filesystem => "filesystem",
             Self::RocksDb => "rocksdb",
+            Self::InfluxDb => "influxdb",
         }
     }
 
@@ -38,15 +42,20 @@ impl Backend {
 }
 
 /// Every name of a backend; each is also a volume that exists without being declared.
-pub(crate) const BACKENDS: [(&str, Backend); 4] = [
+pub(crate) const BACKENDS: [(&str, Backend); 6] = [
     ("memory", Backend::Memory),
     ("filesystem", Backend::Filesystem),
     ("fs", Backend::Filesystem),
     ("rocksdb", Backend::RocksDb),
+    ("influxdb", Backend::InfluxDb),
+    (INFLUXDB_2, Backend::InfluxDb),
 ];
 
+/// The name that zenohd has for a server of 2.x.
+const INFLUXDB_2: &str = "influxdb2";
+
 /// Backends that are announced, or that Zenoh has, and that this version cannot run.
-const BACKENDS_LATER: [&str; 4] = ["influxdb", "influxdb2", "s3", "aws-s3"];
+const BACKENDS_LATER: [&str; 2] = ["s3", "aws-s3"];
 
 /// A declared volume, or one of those that need no declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,12 +66,14 @@ pub struct VolumeSettings {
     pub backend: Backend,
     /// The directory below which relative directories of its storages lie.
     pub dir: Option<PathBuf>,
+    /// What it says of a server.
+    pub(crate) server: Part,
 }
 
 pub(crate) const VOLUME_FIELDS: &[Field] = &[
     field(
         "backend",
-        r#"{"enum":["memory","filesystem","fs","rocksdb"]}"#,
+        r#"{"enum":["memory","filesystem","fs","rocksdb","influxdb","influxdb2"]}"#,
         "The engine; the volume's own name if absent.",
     ),
     field(
@@ -162,6 +173,16 @@ fn built_in(name: &str, backend: Backend) -> VolumeSettings {
         name: name.to_owned(),
         backend,
         dir: None,
+        server: server_of(name, Part::default()),
+    }
+}
+
+/// What a volume on a backend of this name says of its server.
+fn server_of(backend: &str, part: Part) -> Part {
+    if backend == INFLUXDB_2 {
+        part.default_version(InfluxVersion::Two)
+    } else {
+        part
     }
 }
 
@@ -190,7 +211,7 @@ pub(crate) fn read_volume(
         path,
         value,
         &format!("volume `{name}`"),
-        &[VOLUME_FIELDS],
+        &[VOLUME_FIELDS, SERVER_FIELDS],
     )?;
     for field in ["__path__", "__required__"] {
         if table.get(field).is_some() {
@@ -203,10 +224,17 @@ pub(crate) fn read_volume(
         }
     }
     let dir = table.string(report, "dir").map(|dir| data_dir.join(dir));
+    let server = if backend == Backend::InfluxDb {
+        server_of(word, Part::read(report, &table))
+    } else {
+        Part::has_no_effect(report, &table, backend.name());
+        Part::default()
+    };
     Some(VolumeSettings {
         name: name.to_owned(),
         backend,
         dir,
+        server,
     })
 }
 
@@ -220,7 +248,7 @@ fn find_backend(report: &mut Report<'_>, at: &KeyPath, word: &str) -> Option<Bac
         Spot::Value
     };
     let names = BACKENDS.iter().map(|(name, _)| *name);
-    let all = || "built in are memory, filesystem (or fs) and rocksdb".to_owned();
+    let all = || "built in are memory, filesystem (or fs), rocksdb and influxdb".to_owned();
     let diagnostic = if BACKENDS_LATER.contains(&word) {
         not_yet(word)
     } else {
@@ -237,7 +265,7 @@ fn find_backend(report: &mut Report<'_>, at: &KeyPath, word: &str) -> Option<Bac
 
 fn not_yet(backend: &str) -> Diagnostic {
     let message = format!("the `{backend}` backend is not built in yet");
-    let help = "built in are memory, filesystem (or fs) and rocksdb";
+    let help = "built in are memory, filesystem (or fs), rocksdb and influxdb";
     Diagnostic::error("weir::backend-not-built-in", message).help(help)
 }
 
@@ -255,7 +283,7 @@ pub(crate) fn find_volume<'v>(
         } else {
             let help =
                 did_you_mean(name, volumes.keys().map(String::as_str)).unwrap_or_else(|| {
-                    format!("add `{name}` to `volumes`, or use memory, filesystem (fs) or rocksdb")
+                    format!("add `{name}` to `volumes`, or use memory, filesystem (fs), rocksdb or influxdb")
                 });
             let message = format!("volume `{name}` is not declared");
             Diagnostic::error("weir::unknown-volume", message).help(help)

@@ -8,9 +8,9 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 use weir_settings::{
-    Backend, Defaults, Durability, Flag, Form, History, Layers, Loaded, MirrorSettings, OnClosure,
-    Origin, Peers, PolicyLimits, Settings, Signatures, StorageSettings, Timestamps, load,
-    parse_storage, parse_volume, schema, show,
+    Backend, Defaults, Durability, Flag, Form, History, InfluxVersion, Layers, Loaded,
+    MirrorSettings, OnClosure, Origin, Peers, PolicyLimits, Settings, Signatures, StorageSettings,
+    Timestamps, load, parse_storage, parse_volume, schema, show,
 };
 
 fn layers(files: &[&str]) -> Layers {
@@ -49,6 +49,8 @@ fn shows_what_is_in_force_and_where_it_was_written() {
         "ours.json",
         "policies.json5",
         "mirrors.json5",
+        "influxdb.json5",
+        "influxdb_zenohd.json5",
     ] {
         let (_, loaded) = good(&layers(&[name]));
         golden::check(&format!("good/{name}.show"), &show(&loaded, true));
@@ -409,6 +411,61 @@ fn reads_what_is_added_at_run_time() {
         .dir,
         Some("/var/lib/weir/disk".into())
     );
-    assert!(parse_volume("disk", &json!({ "backend": "influxdb" }), roots).is_err());
+    assert!(parse_volume("disk", &json!({ "backend": "s3" }), roots).is_err());
     assert!(parse_volume("a/b", &json!({ "backend": "memory" }), roots).is_err());
+}
+
+/// The server of a storage is what it says itself, over what its volume says.
+#[test]
+fn an_influxdb_server_is_described_in_every_form() {
+    let (ours, loaded) = good(&layers(&["influxdb.json5"]));
+    let (theirs, loaded_theirs) = good(&layers(&["influxdb_zenohd.json5"]));
+    let storage = |name: &str| {
+        ours.storages
+            .get(name)
+            .unwrap_or_else(|| &theirs.storages[name])
+    };
+    let influx = |name: &str| storage(name).shards[0].influx.clone().unwrap();
+    let login = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
+
+    let handbook = influx("us_east_master_backup_node");
+    assert_eq!(
+        (&*handbook.url, &*handbook.db),
+        ("http://localhost:8086", "telemetry")
+    );
+    assert_eq!(handbook.retention, Some(Duration::from_secs(30 * 86_400)));
+    assert!(handbook.create_db && !handbook.typed && handbook.login.is_none());
+    assert_eq!(handbook.version, InfluxVersion::Auto);
+    let node = storage("us_east_master_backup_node");
+    assert_eq!(
+        (node.history, node.shards[0].backend),
+        (History::All, Backend::InfluxDb)
+    );
+
+    let plotted = influx("plotted");
+    assert_eq!(
+        (&*plotted.db, plotted.version),
+        ("{name}", InfluxVersion::One)
+    );
+    assert_eq!(plotted.login, login("weir", "hunter2"));
+    assert!(plotted.typed && plotted.drop_db && plotted.backlog_bytes_max == 1 << 30);
+
+    // zenohd's form: nothing is made unless it says so, and the storage's own user comes first.
+    let stock = influx("stock");
+    assert_eq!(stock.login, login("user1", "hunter5"));
+    assert!(stock.create_db && stock.drop_db);
+    assert_eq!(storage("stock").on_closure, OnClosure::Destroy);
+    let bucket = influx("bucket");
+    assert_eq!(
+        (bucket.version, bucket.token.as_deref()),
+        (InfluxVersion::Two, Some("hunter4"))
+    );
+    assert_eq!(bucket.org.as_deref(), Some("acme"));
+    assert!(!bucket.create_db);
+
+    // No secret is shown, in whatever way.
+    let debug = format!("{ours:?}{theirs:?}");
+    for text in [show(&loaded, true), show(&loaded_theirs, true), debug] {
+        assert!(!text.contains("hunter"), "{text}");
+    }
 }

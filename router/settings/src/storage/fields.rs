@@ -56,7 +56,7 @@ pub(crate) const STORAGE_FIELDS: &[Field] = &[
     field(
         "history",
         r#"{"enum":["latest","all"],"default":"latest"}"#,
-        "Whether to keep one version of a key, or all.",
+        "Whether to keep one version of a key, or all; latest, but all on influxdb.",
     ),
     field(
         "durability",
@@ -125,7 +125,7 @@ pub(crate) const ENGINE_FIELDS: &[Field] = &[
     ),
     field(
         "on_closure",
-        r#"{"enum":["do_nothing","destroy_db","delete_all"],"default":"do_nothing"}"#,
+        r#"{"enum":["do_nothing","destroy_db","delete_all","drop_db","drop_series"],"default":"do_nothing"}"#,
         "What becomes of the data when the storage is removed.",
     ),
     field(
@@ -139,16 +139,6 @@ pub(crate) const ENGINE_FIELDS: &[Field] = &[
         "Whether the filesystem backend names files after their encoding.",
     ),
     field("private", r#"{"type":"object"}"#, "Secrets; never shown."),
-    field(
-        "url",
-        r#"{"type":"string"}"#,
-        "The server of a remote backend.",
-    ),
-    field(
-        "db",
-        r#"{"type":"string"}"#,
-        "The database of a remote backend.",
-    ),
 ];
 
 pub(crate) const RETAIN_FIELDS: &[Field] = &[

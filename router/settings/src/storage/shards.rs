@@ -1,6 +1,7 @@
 //! On which volumes and in which directories a storage keeps its data.
 
 use super::{ENGINE_FIELDS, OnClosure, SHARD_BY_FIELDS, Surroundings, inner};
+use crate::influx::{InfluxSettings, Part, SERVER_FIELDS};
 use crate::path::KeyPath;
 use crate::settings::path_json;
 use crate::table::{Field, Report, Table, field};
@@ -30,6 +31,8 @@ pub struct ShardSettings {
     pub follow_links: bool,
     /// Whether the filesystem backend names files after their encoding.
     pub keep_mime_types: bool,
+    /// The server of the influxdb backend.
+    pub influx: Option<InfluxSettings>,
 }
 
 impl ShardSettings {
@@ -49,6 +52,9 @@ impl ShardSettings {
         if self.backend == Backend::Filesystem {
             json.insert("follow_links".into(), json!(self.follow_links));
             json.insert("keep_mime_types".into(), json!(self.keep_mime_types));
+        }
+        if let Some(influx) = &self.influx {
+            json.extend(influx.to_json());
         }
         json
     }
@@ -112,7 +118,7 @@ pub(super) fn read_shards(
             // The settings of the engine have moved beside it. What is left is unknown, or is
             // said in both places.
             let place = format!("`{named}` of storage `{name}`");
-            let fields = &[VOLUME_ID_FIELDS, ENGINE_FIELDS];
+            let fields = &[VOLUME_ID_FIELDS, ENGINE_FIELDS, SERVER_FIELDS];
             let inside = Table::open(report, table.at(named), object, &place, fields)?;
             for (field, _) in inside
                 .iter()
@@ -197,7 +203,13 @@ fn read_several(
         .map(|(index, item)| {
             let path = path.join(index.to_string());
             let place = format!("shard {index} of storage `{name}`");
-            let item = Table::open(report, path, item, &place, &[SHARD_FIELDS, ENGINE_FIELDS])?;
+            let item = Table::open(
+                report,
+                path,
+                item,
+                &place,
+                &[SHARD_FIELDS, ENGINE_FIELDS, SERVER_FIELDS],
+            )?;
             let Some(field) = volume_field(report, &item)? else {
                 let message = format!("{place} has no `volume`");
                 report.missing(&item.path, message, "add `volume: \"rocksdb\"`");
@@ -222,6 +234,7 @@ fn read_several(
             );
         }
     }
+    refuse_shared_databases(report, &path, &shards);
     let read_only = table.bool(report, "read_only").unwrap_or_default();
     let on_closure = read_on_closure(report, table);
     Some(Engine {
@@ -229,6 +242,30 @@ fn read_several(
         read_only,
         on_closure,
     })
+}
+
+/// Each store reads all that is in its database.
+fn refuse_shared_databases(
+    report: &mut Report<'_>,
+    path: &KeyPath,
+    shards: &[Option<ShardSettings>],
+) {
+    let server = |shard: &ShardSettings| {
+        let influx = shard.influx.as_ref()?;
+        Some((influx.url.clone(), influx.db.clone())).filter(|(_, db)| !db.contains("{name}"))
+    };
+    let mut seen = Vec::new();
+    for (index, shard) in shards.iter().enumerate() {
+        let Some(server) = shard.as_ref().and_then(server) else {
+            continue;
+        };
+        if seen.contains(&server) {
+            let message = format!("two shards share the database `{}`", server.1);
+            let help = "give each its own, or put `{name}` into `db`";
+            report.conflict(&path.join(index.to_string()), message, help);
+        }
+        seen.push(server);
+    }
 }
 
 /// Reads everything, and only then gives up for want of a volume.
@@ -249,6 +286,8 @@ fn read_shard(
     let follow_links = first(report, places, "follow_links", Table::bool);
     let keep_mime_types = first(report, places, "keep_mime_types", Table::bool);
     let volume = volume?;
+    let create_influx = create_db.unwrap_or(around.form == Form::Weir);
+    let influx = read_influx(report, places, volume, create_influx)?;
     let root = around.roots.of(volume, around.form);
     let dir = root.join(dir.map_or(dir_default, |dir| std::path::Path::new(dir)));
     // The stock filesystem backend always creates its directory.
@@ -268,7 +307,36 @@ fn read_shard(
         create_db: create_db.unwrap_or(create_default),
         follow_links: follow_links.unwrap_or(false),
         keep_mime_types: keep_mime_types.unwrap_or(true),
+        influx,
     })
+}
+
+/// The server of a shard that has one. The outer `None` is a mistake, and told.
+#[expect(clippy::option_option, reason = "wrong, absent or present")]
+fn read_influx(
+    report: &mut Report<'_>,
+    places: &[&Table<'_>],
+    volume: &VolumeSettings,
+    create_db: bool,
+) -> Option<Option<InfluxSettings>> {
+    if volume.backend != Backend::InfluxDb {
+        Part::has_no_effect(report, places[0], volume.backend.name());
+        return Some(None);
+    }
+    let own = Part::read(report, places[0]);
+    let part = match places.get(1) {
+        Some(storage) => {
+            let storage = Part::read(report, storage);
+            own.or(&storage)
+        }
+        None => own,
+    };
+    let storage = places.last().and_then(|table| table.get("on_closure"));
+    let drops = storage.and_then(Value::as_str);
+    let drop_db = matches!(drops, Some("drop_db" | "destroy_db"));
+    let part = part.or(&volume.server);
+    part.finish(report, &places[0].path, create_db, drop_db)
+        .map(Some)
 }
 
 fn read_on_closure(report: &mut Report<'_>, table: &Table<'_>) -> OnClosure {
@@ -276,6 +344,8 @@ fn read_on_closure(report: &mut Report<'_>, table: &Table<'_>) -> OnClosure {
         ("do_nothing", OnClosure::DoNothing),
         ("destroy_db", OnClosure::Destroy),
         ("delete_all", OnClosure::Destroy),
+        ("drop_db", OnClosure::Destroy),
+        ("drop_series", OnClosure::Destroy),
     ];
     table
         .choice(report, "on_closure", &choices)
