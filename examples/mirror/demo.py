@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "shards"))
 
 import fleet  # noqa: E402
+import influx  # noqa: E402
 from partition import Line  # noqa: E402
 from routers import Router, free_ports  # noqa: E402
 
@@ -58,7 +59,7 @@ def main() -> int:
 def fly(
     stack: contextlib.ExitStack, weir: str, data: Path, samples: list[fleet.Sample], policy: Path
 ) -> int:
-    ports = free_ports(2)
+    ports = free_ports(4)
     policies = data / "policies"
     policies.mkdir()
     if policy.exists():
@@ -68,11 +69,18 @@ def fly(
     more = ("--cfg", f"policies/dir:{json.dumps(str(policies))}")
     seoul = stack.enter_context(Router(weir, HERE / "seoul.json5", data, ports[0], [], more))
     line = stack.enter_context(Line(ports[0]))
-    ohio = stack.enter_context(Router(weir, HERE / "ohio.json5", data, ports[1], [line.port], more))
+    config = HERE / "ohio.json5"
+    if influx.is_there():
+        config = HERE / "ohio-influxdb.json5"
+        server = stack.enter_context(influx.Influx(data, ports[2], ports[3]))
+        more += ("--cfg", f"storages/{OHIO}/url:{json.dumps(server.url)}")
+    else:
+        say("There is no influxd: Ohio keeps telemetry in files.\n")
+    ohio = stack.enter_context(Router(weir, config, data, ports[1], [line.port], more))
     for router in (seoul, ohio):
         places = [text.split(maxsplit=1)[1] for text in router.lines if text.split()[:1] == ["storage"]]
         for place in places:
-            say(f"  {router.name:6} {router.endpoint:22} {place.replace(str(data), '...')}")
+            say(f"  {router.name.split('-')[0]:6} {router.endpoint:22} {place.replace(str(data), '...')}")
     in_seoul = stack.enter_context(open_client(seoul))
     in_ohio = stack.enter_context(open_client(ohio))
     wait_until(lambda: mirrors(in_seoul, SEOUL), "Seoul has not found Ohio")
