@@ -99,7 +99,7 @@ fn put_some(client: &mut Client, rng: &mut Rng, number: &mut u64, ledger: &mut L
         let mut request = operation.request();
         // Without one each mirror would stamp it by its own clock, and one put would be three versions.
         let selector = request["selector"].as_str().unwrap();
-        let stamp = (hour_ago() / SECOND << 32) + number;
+        let stamp = ((hour_ago() / SECOND) << 32) + number;
         request["selector"] = json!(format!("{selector};timestamp={stamp}/c11e"));
         request["timeout"] = json!(3);
         request
