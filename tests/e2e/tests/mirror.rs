@@ -4,7 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 use serde_json::{Value, json};
-use weir_e2e::{Client, Router, http, python::packed, until};
+use weir_e2e::{
+    Client, Router, http,
+    python::packed,
+    time::{SECOND, hour_ago},
+    until,
+};
 
 /// A router of this id, connected to these, with these storages.
 fn router(id: &str, peers: &[&Router], storages: &str) -> Router {
@@ -168,6 +173,41 @@ fn only_what_both_store_is_compared_and_repaired() {
     let mut held = expected("vehicle/42", 1..40, "v");
     held.extend(expected("vehicle/42", 40..100, "w"));
     assert_eq!(edge.python().values("vehicle/**"), held);
+}
+
+#[test]
+fn every_version_of_a_series_comes_across() {
+    let storage = |backend: &str| {
+        format!(r#"s: {{ key_expr: "s/**", backend: "{backend}", history: "all" }}"#)
+    };
+    let mut first = router("51", &[], &storage("rocksdb"));
+    let second = router("52", &[&first], &storage("memory"));
+    let begin = hour_ago();
+    let put_versions = |client: &mut Client, numbers: std::ops::Range<u64>| {
+        let put = |n: u64| {
+            let (key, value) = (format!("s/{}", n % 3), packed(n.to_string()));
+            json!({ "key": key, "value": value, "at": begin + n * SECOND / 10 })
+        };
+        let last = numbers.end - 1;
+        let puts: Vec<Value> = numbers.map(put).collect();
+        client.puts(&puts);
+        let key = format!("s/{}", last % 3);
+        client.wait_values(&key, &[&format!("{key}={last}")]);
+    };
+    let mut client = second.python();
+    put_versions(&mut client, 0..600);
+    // The versions, and the latest of three keys.
+    wait_same(&second, "s", "51", 603);
+    first.term();
+    put_versions(&mut client, 600..900);
+    first.restart();
+    wait_same(&second, "s", "51", 903);
+    drop(second);
+    let mut values = first.python().values("s/**?_time=[now(-2h)..now()]");
+    values.sort();
+    let mut held: Vec<String> = (0..900).map(|n| format!("s/{}={n}", n % 3)).collect();
+    held.sort();
+    assert_eq!(values, held);
 }
 
 #[test]
