@@ -101,6 +101,14 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// Whether everything concerns the peer: only then what is found of both holds of all there is.
+    #[must_use]
+    pub const fn is_all(&self) -> bool {
+        matches!(self, Self::All)
+    }
+}
+
 impl StoreReplica {
     /// A storage's stores at a time (`now`, NTP64), with the revision of its resolver (0 for none).
     #[must_use]

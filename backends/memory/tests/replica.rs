@@ -229,7 +229,7 @@ proptest! {
         let history = if all { History::All } else { History::Latest };
         let theirs = keys(&theirs);
         let spec = StoreSpec { history: all, ..StoreSpec::default() };
-        let store = MemoryVolume::default().open(&spec).unwrap();
+        let store = MemoryVolume::new().open(&spec).unwrap();
         let mut shard = Shard::new(store, rules(history), NOW).unwrap();
         let mut last = Vec::new();
         for step in steps {

@@ -158,6 +158,7 @@ impl Answering {
         }
         let figures = self.figures(&peer.who);
         let (asked, now) = (frame.len(), self.storage.now());
+        let covers = self.storage.is_covered_by(&peer.keys);
         let answering = Arc::clone(self);
         let answered = tokio::task::spawn_blocking(move || {
             let mut replica = answering.storage.replica(&peer.keys);
@@ -174,6 +175,9 @@ impl Answering {
                     let admitted = self.storage.admit(admit).await?;
                     if let Some(figures) = &figures {
                         figures.show(|shown| shown.taken += admitted.applied);
+                        if admitted.is_behind && covers {
+                            figures.fell_behind();
+                        }
                     }
                 }
                 if let (Some(figures), Some(in_step)) = (&figures, answer.probed) {

@@ -32,6 +32,7 @@ pub(super) struct Figures {
     failures: AtomicU64,
     shown: Mutex<Shown>,
     probed: Notify,
+    behind: Notify,
     last_probe: Mutex<(bool, u64)>,
 }
 
@@ -148,6 +149,7 @@ impl Board {
             failures: AtomicU64::new(0),
             shown: Mutex::default(),
             probed: Notify::new(),
+            behind: Notify::new(),
             last_probe: Mutex::default(),
         });
         let pair = (storage.to_owned(), address.clone());
@@ -200,6 +202,16 @@ impl Figures {
     pub(super) fn probed(&self, in_step: bool, at: u64) {
         *self.last_probe.lock() = (in_step, at);
         self.probed.notify_one();
+    }
+
+    /// The mirror has said that it has forgotten more than we have.
+    pub(super) fn fell_behind(&self) {
+        self.behind.notify_one();
+    }
+
+    /// Waits until it has said so.
+    pub(super) async fn await_behind(&self) {
+        self.behind.notified().await;
     }
 
     /// Waits until the mirror has asked so, and says what it was told last. Cancel safe.

@@ -207,6 +207,8 @@ impl Driver {
                     }
                     Event::Probed { in_step }
                 }
+                // What the mirror has forgotten is found by whoever looks for it.
+                () = self.pair.figures.await_behind() => Event::Wake,
                 () = until(start.end) => self.end_start(&mut start),
                 () = self.sleep(deadline) => Event::Tick,
             };
@@ -256,7 +258,13 @@ impl Driver {
             Effect::Ask { .. } => {
                 began.get_or_insert(now);
             }
-            Effect::Admit { .. } | Effect::Horizon(_) => {}
+            Effect::Admit { .. } => {}
+            Effect::Horizon(horizon) => {
+                // Of keys that are none of the mirror's business it says nothing.
+                if self.pair.storage.is_covered_by(&self.keys) {
+                    self.learn(News::Horizon(*horizon));
+                }
+            }
             Effect::InStep(_) => {
                 if let Some(at) = began.take() {
                     self.learn(News::InStep(at));
@@ -274,9 +282,9 @@ impl Driver {
     fn learn(&self, news: News) {
         if self.pair.directions.gives {
             // Who keeps a series keeps its tombstones: forgotten here alone they would differ for ever.
-            let news = match self.pair.hello.series {
-                true => News::Seen,
-                false => news,
+            let news = match news {
+                News::InStep(_) if self.pair.hello.series => News::Seen,
+                news => news,
             };
             self.pair.storage.learn(&self.pair.peer.to_string(), news);
         }
@@ -306,7 +314,7 @@ impl Driver {
                 });
             }
             Effect::Horizon(horizon) => {
-                tracing::debug!(storage, %mirror, %horizon, "the mirror has forgotten what is older");
+                tracing::debug!(storage, %mirror, %horizon, "what is older, both have forgotten");
             }
             Effect::InStep(report) => {
                 tracing::debug!(storage, %mirror, ?report, "in step");

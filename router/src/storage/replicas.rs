@@ -11,9 +11,11 @@ use weir_backend_api::{
 use weir_core::{
     admission::History,
     change::{Admission, KeptChange, WildcardChange},
+    key::Key,
     mirror::{State, answer::Admit},
     pattern::KeySet,
     resolving::Theirs,
+    version::Version,
 };
 
 use super::{
@@ -35,6 +37,8 @@ pub(crate) struct Admitted {
     pub aside: u64,
     /// Those that are no business of its.
     pub refused: u64,
+    /// The mirror has forgotten more than the storage has.
+    pub is_behind: bool,
 }
 
 /// Who waits until all of a delivery is decided.
@@ -63,6 +67,11 @@ impl Storage {
         )
     }
 
+    /// Whether a peer with the keys `theirs` is for everything that this storage is for.
+    pub(crate) fn is_covered_by(&self, theirs: &KeySet) -> bool {
+        Scope::of(&self.set, &self.space, theirs).is_all()
+    }
+
     /// Takes note of what was learnt of the replica of this name, when its turn comes. If the queue is
     /// full it is not: there will be more.
     pub(crate) fn learn(&self, name: &str, news: News) {
@@ -84,11 +93,16 @@ impl Storage {
         if self.intake.read_only {
             return Err("this storage is read-only".to_owned());
         }
+        self.set_aside_forgotten(&admit.forgotten).await?;
+        let is_behind = self.is_behind(admit.horizon);
         let (done, outcome) = oneshot::channel();
         let delivery = Arc::new(Mutex::new(Delivery {
             // Until everything is in the queue, so that it does not end before.
             left: 1,
-            admitted: Admitted::default(),
+            admitted: Admitted {
+                is_behind,
+                ..Admitted::default()
+            },
             failed: None,
             done: Some(done),
         }));
@@ -147,6 +161,40 @@ impl Storage {
             Ok(outcome) => outcome,
             Err(_) => Err("the storage was closed".to_owned()),
         }
+    }
+}
+
+impl Storage {
+    /// Sets aside what a mirror has forgotten.
+    async fn set_aside_forgotten(&self, keys: &[(Key, Version)]) -> Result<(), String> {
+        let keys: Vec<_> = keys
+            .iter()
+            .filter_map(|(key, version)| Some((self.space.strip(key.clone())?, *version)))
+            .collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let (done, outcome) = oneshot::channel();
+        let manners = Manners {
+            block: false,
+            hurry: true,
+            bytes: 0,
+        };
+        if self.queue.push(Handed::Forgotten { keys, done }, manners) == Pushed::Dropped {
+            return Err("the queue is full".to_owned());
+        }
+        match outcome.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the store failed".to_owned()),
+            Err(_) => Err("the storage was closed".to_owned()),
+        }
+    }
+
+    /// Whether a mirror with this horizon has forgotten more than this storage. A series forgets nothing.
+    fn is_behind(&self, horizon: Version) -> bool {
+        let open = self.readers.iter().filter_map(|reader| reader.get());
+        let ours = open.map(|reader| reader.view.horizon).min();
+        self.history == History::Latest && ours.is_some_and(|ours| ours < horizon)
     }
 }
 

@@ -7,13 +7,14 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use weir_core::{
     change::{Change, KeptChange, Rejection, Table, WildcardChange, Write},
     key::Key,
     keyspace::KeySpace,
     pattern::KeySet,
     placement::{Description, Destination, Ring, Route},
-    version::Stamp,
+    version::{Stamp, Version},
 };
 use zenoh::{key_expr::keyexpr, sample::Sample};
 
@@ -46,6 +47,13 @@ pub(crate) enum Handed {
     Aside(Aside),
     /// What was learnt of the replica of this name.
     News(String, News),
+    /// What a replica has forgotten is to be set aside; `done` hears whether it was.
+    Forgotten {
+        /// Keys and what they hold, if they still do.
+        keys: Vec<(Key, Version)>,
+        /// Who waits.
+        done: oneshot::Sender<bool>,
+    },
 }
 
 /// Drop or put again what was set aside in a table.
@@ -174,7 +182,7 @@ impl Worker {
         let received = batch.items.len() as u64;
         let mut offers = std::mem::take(&mut self.offers);
         offers.reserve(batch.items.len());
-        let (mut asides, mut news) = (Vec::new(), Vec::new());
+        let (mut asides, mut news, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
         let mut unpacker = batch.arena.unpack();
         for handed in batch.items.drain(..) {
             let mut offer = match handed {
@@ -208,6 +216,10 @@ impl Worker {
                     asides.push(aside);
                     continue;
                 }
+                Handed::Forgotten { keys, done } => {
+                    forgotten.push((keys, done));
+                    continue;
+                }
                 Handed::News(name, learnt) => {
                     news.push((name, learnt));
                     continue;
@@ -234,6 +246,14 @@ impl Worker {
         let now = self.clock.now();
         for (shard, lot) in self.shards.iter_mut().zip(&mut self.lots) {
             shard.offer(now, lot);
+        }
+        for (keys, done) in forgotten {
+            let shards = &mut self.shards;
+            let all = shards
+                .iter_mut()
+                .map(|shard| shard.set_aside_forgotten(now, &keys));
+            // All of them, whatever the first says. Who asked may have stopped waiting.
+            let _ = done.send(all.fold(true, |all, one| all & one));
         }
         for (name, learnt) in news {
             for shard in &mut self.shards {

@@ -4,12 +4,14 @@
 //!
 //! Each replica is the core that ships over a store of its own: admission, ledger, reconciliation.
 
+mod reached;
 mod replica;
 mod scenario;
 mod world;
 
+pub use reached::{Outcome, Reached};
 pub use scenario::{Member, Packet, Scenario, Step};
-pub use world::{Outcome, Reached, run};
+pub use world::run;
 
 /// Plays the history of a seed; on a failure says what failed, and the fewest steps that still do.
 ///

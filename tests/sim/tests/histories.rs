@@ -33,11 +33,12 @@ fn mirrored_replicas_end_alike_and_reach_every_branch() {
     }
 }
 
-/// Found by the simulation: a value that a wildcard operation had deleted was sent as if it were alive, to
-/// a replica that had collected the operation already.
+/// Each was found with some of these seeds, which fail again if it is put back: a replica took over the
+/// horizon of a mirror that is not for all of its keys; a wildcard put made news of a value that others
+/// had seen deleted; an older operation hid the effect of a later one that a mirror had collected.
 #[test]
 fn what_was_found_stays_found() {
-    for seed in [747, 877, 2284] {
+    for seed in [13_189, 23_595, 1_037, 1_315, 23_524] {
         if let Err(report) = mirroring::check(seed) {
             panic!("{report}");
         }

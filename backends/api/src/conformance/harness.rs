@@ -104,6 +104,53 @@ impl Shard {
         StoreReplica::new(vec![Arc::new(source)], space, scope, series, 0, self.now)
     }
 
+    /// Sets aside what a replica has forgotten; answers how many were still held so.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn set_aside(&mut self, forgotten: &[(Key, Version)]) -> Result<u64> {
+        let view = self.admitter.view(self.now);
+        let mut scratch = String::new();
+        let mut writes = Vec::new();
+        for (key, version) in forgotten {
+            let Some(record) = self.store.get(key)? else {
+                continue;
+            };
+            if view.effective(key, record.head, &mut scratch) == *version {
+                let kept = KeptChange::of_record(key, &record);
+                writes.push(Write::ForgetLatest { key });
+                writes.push(Write::Row {
+                    table: Table::Quarantine,
+                    key: kept.row_key(),
+                    value: Some(kept.encode()),
+                });
+            }
+        }
+        let count = writes.len() as u64 / 2;
+        self.admitter.begin();
+        self.commit(writes)?;
+        // Some may be held otherwise.
+        for (key, _) in forgotten {
+            let head = self.store.heads(&[key])?.pop().flatten();
+            self.admitter.learn(key, head);
+        }
+        Ok(count)
+    }
+
+    /// Judges with care from now on what lies below this.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn adopt(&mut self, horizon: Version) -> Result<()> {
+        if horizon <= self.admitter.horizon() {
+            return Ok(());
+        }
+        self.admitter.begin();
+        let mut writes = Vec::new();
+        self.admitter.raise_horizon(horizon, &mut writes);
+        self.commit(writes)
+    }
+
     /// Takes what a mirror holds, in one batch for each wildcard operation and one for all records. May
     /// fail at any of them and be given the same again.
     ///

@@ -2,14 +2,13 @@
 //! may have a wildcard operation folded in.
 //!
 //! The record keeps its own version beside the folded one, so that a change that comes late is judged
-//! here as it is there. Where the operation has been forgotten on the other side, nothing but the
-//! record tells of it: then the later of the two effects wins.
+//! here as it is there. Where the operation has been forgotten on the other side its effect is a fact.
 
 use super::{Admitter, History, is_tie, row};
 use crate::{
     change::{Admission, KeptChange, Rejection, Table, Write},
     key::Key,
-    record::{Head, Record},
+    record::{Head, Record, RecordRef},
     version::Version,
 };
 
@@ -34,7 +33,6 @@ impl Admitter {
         horizon: Version,
         writes: &mut Vec<Write<'a>>,
     ) -> Admission {
-        let Head { own, folded } = record.head;
         let theirs = record.head.effective();
         if theirs.stamp.time < self.floor_at(now) {
             return Admission::Rejected(Rejection::Expired);
@@ -43,54 +41,63 @@ impl Admitter {
             writes.push(row(Table::Parked, &KeptChange::of_record(key, record)));
             return Admission::Parked(theirs);
         }
-        let held = self.cache.get(key.hash128()).flatten();
-        let Some(head) = held else {
-            return self.take_replica(key, record, None, writes);
+        // What was folded in and forgotten there is a fact: nobody there judges it again, and here
+        // nothing may be known of it.
+        let is_final = record.head.folded.is_some_and(|folded| folded < horizon);
+        let head = if is_final {
+            Head::own(theirs)
+        } else {
+            record.head
         };
-        if is_tie(head.own, own) {
+        // The series keeps values under the versions that they were put with.
+        let is_put = !is_final && head.folded.is_none();
+        let held = self.cache.get(key.hash128()).flatten();
+        let Some(known) = held else {
+            return self.take_replica(key, record, head, is_put, None, writes);
+        };
+        if is_tie(known.own, head.own) {
             self.ties += 1;
         }
-        let ours = self.effective(now, key, head);
-        // What was folded in and forgotten there, and is unknown here: nothing else tells of it.
-        let is_news = folded.is_some_and(|folded| folded < horizon) && theirs > ours;
-        if own == head.own && !is_news {
-            if folded.is_none() && self.may_lack_in_series(head) {
+        if head.own == known.own {
+            if is_put && self.may_lack_in_series(known) {
                 let record = record.as_ref();
                 writes.push(Write::History { key, record });
             }
-            return Admission::Known(own);
+            return Admission::Known(head.own);
         }
-        if own < head.own && !is_news {
-            if folded.is_none() && self.rules.history == History::All {
-                return self.take_replica(key, record, held, writes);
-            }
+        if head.own < known.own && !(is_put && self.rules.history == History::All) {
             return Admission::Outdated(theirs);
         }
-        self.take_replica(key, record, held, writes)
+        self.take_replica(key, record, head, is_put, held, writes)
     }
 
     fn take_replica<'a>(
         &mut self,
         key: &'a Key,
         record: &'a Record,
+        head: Head,
+        is_put: bool,
         held: Option<Head>,
         writes: &mut Vec<Write<'a>>,
     ) -> Admission {
-        let head = record.head;
         let theirs = head.effective();
-        if self.is_beyond_judgement(theirs, held) {
+        // A wildcard operation on what had been deleted before does not make it news.
+        let judged = if held.is_none() { head.own } else { theirs };
+        if self.is_beyond_judgement(judged, held) {
             if held.is_none() && theirs.is_delete() {
                 return Admission::Nothing;
             }
             writes.push(row(Table::Quarantine, &KeptChange::of_record(key, record)));
             return Admission::Quarantined(theirs);
         }
-        let record = record.as_ref();
-        // The series keeps values under the versions that they were put with, which a folded one is not.
-        if self.rules.history == History::All && head.folded.is_none() {
+        let record = RecordRef {
+            head,
+            ..record.as_ref()
+        };
+        if self.rules.history == History::All && is_put {
             writes.push(Write::History { key, record });
         }
-        if held.is_none_or(|held| head.own > held.own || theirs > held.effective()) {
+        if held.is_none_or(|held| head.own > held.own) {
             writes.push(Write::Latest { key, record });
             self.cache.insert(key.hash128(), Some(head));
         }

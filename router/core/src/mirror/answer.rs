@@ -12,6 +12,7 @@ use super::{
     },
 };
 use crate::{
+    key::Key,
     ledger::{Axis, Span, Summary},
     mirror::State,
     version::Version,
@@ -66,6 +67,9 @@ pub struct Admit {
     pub revision: u64,
     /// The horizon of that replica.
     pub horizon: Version,
+    /// These keys, if they still hold these versions, are to be set aside: that replica does not have
+    /// them, would not take them, and has forgotten whether they were deleted.
+    pub forgotten: Vec<(Key, Version)>,
 }
 
 /// The answer to a frame.
@@ -427,6 +431,7 @@ impl From<Parcel> for Admit {
             states: parcel.states,
             revision: parcel.revision,
             horizon: parcel.horizon,
+            forgotten: Vec::new(),
         }
     }
 }

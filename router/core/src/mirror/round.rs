@@ -10,10 +10,14 @@
 //! A round keeps nothing that the next one could not find again: whatever was admitted has shrunk the
 //! difference. So an error ends it, and to resume is to begin anew.
 
+mod forgotten;
 mod status;
 mod work;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -23,6 +27,7 @@ use super::{
     frame::{Bad, MINUTE, Probe, Probed, Reply, Request, Rest, times_from},
 };
 use crate::{
+    key::Key,
     ledger::{Axis, Span, Summary},
     version::Version,
 };
@@ -135,7 +140,8 @@ pub enum Effect {
         /// What to admit.
         admit: Admit,
     },
-    /// The peer's horizon is greater than ours: what is below it cannot be compared until ours is, too.
+    /// A round is about to end with both holding the same, but for tombstones that the peer, whose
+    /// horizon this is, has forgotten. Ours may be raised to it: nothing below was missed.
     Horizon(Version),
     /// A round ends: both hold the same.
     InStep(Report),
@@ -224,6 +230,12 @@ pub struct Mirror {
     repeats: u32,
     /// This round has compared the series by itself.
     had_series_first: bool,
+    /// Ours and the peer's, by the last probe.
+    horizons: [Version; 2],
+    /// What was sent in this round although it is below the peer's horizon: keys and own versions.
+    old: BTreeSet<(Key, Version)>,
+    /// A look was made to find what of that the peer did not take.
+    is_second_look: bool,
     failures: u32,
     /// What the last probe of this round said.
     pair: Option<Pair>,
@@ -251,6 +263,9 @@ impl Mirror {
             peer: Peer::default(),
             repeats: 0,
             had_series_first: false,
+            horizons: [Version::ZERO; 2],
+            old: BTreeSet::new(),
+            is_second_look: false,
             failures: 0,
             pair: None,
             settled: None,
@@ -384,6 +399,8 @@ impl Mirror {
                     return Ok(());
                 }
                 if self.phase == Phase::Resting {
+                    self.old.clear();
+                    self.is_second_look = false;
                     self.repeats = 0;
                     self.had_series_first = false;
                     self.pair = None;
@@ -526,9 +543,7 @@ impl Mirror {
             self.peer.floor = Some((floor, now));
         }
         self.status.revision_agrees = Some(theirs.revision == marks.revision);
-        if theirs.horizon > marks.horizon {
-            effects.push(Effect::Horizon(theirs.horizon));
-        }
+        self.horizons = [marks.horizon, theirs.horizon];
         let summary = |found: &Option<(Summary, _)>, mine| found.as_ref().map_or(mine, |(s, _)| *s);
         let times = mine.times.map_or(Summary::EMPTY, |(_, times)| times);
         let pair = Pair {
@@ -548,7 +563,10 @@ impl Mirror {
             return self.end(now, None, effects);
         }
         let is_settled = self.settled == Some(pair) && self.settled_rounds < SETTLED_ROUNDS;
-        if is_settled || self.pair == Some(pair) {
+        // What the peer has forgotten is found by its not being there after it was sent.
+        let looks_again = !self.old.is_empty() && !self.is_second_look && self.pair == Some(pair);
+        self.is_second_look |= looks_again;
+        if !looks_again && (is_settled || self.pair == Some(pair)) {
             let differs = differs || (operations && !unequal_horizons);
             return self.settle(now, pair, differs, effects);
         }
@@ -588,6 +606,10 @@ impl Mirror {
     /// Nothing is left to be done for this look: look again, unless nothing could be done.
     fn end_of_work(&mut self, now: u64, effects: &mut Vec<Effect>) {
         let (is_moved, is_left) = (self.work.is_moved, self.work.is_left);
+        if self.work.is_garbage && !is_moved && !is_left {
+            self.work = Work::default();
+            return self.end(now, None, effects);
+        }
         let differs = self.report.spans > 0 || is_left;
         if std::mem::take(&mut self.work).is_series_first {
             self.pair = None;
@@ -634,6 +656,10 @@ impl Mirror {
         let report = self.close(now);
         self.failures = 0;
         self.status.last_error = None;
+        let [ours, theirs] = self.horizons;
+        if differs.is_none() && theirs > ours {
+            effects.push(Effect::Horizon(theirs));
+        }
         effects.push(match differs {
             None => {
                 self.status.in_step_since.get_or_insert(now);

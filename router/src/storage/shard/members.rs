@@ -1,8 +1,12 @@
 //! What a shard knows of the storage's other replicas, and so what it may forget.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use weir_core::{
-    change::{Table, Write},
+    change::{KeptChange, Table, Write},
+    key::Key,
     membership::Member,
+    version::Version,
 };
 
 use super::Shard;
@@ -19,6 +23,8 @@ pub(crate) enum News {
     Seen,
     /// A comparison that began then (NTP64) found both equal.
     InStep(u64),
+    /// Both are equal but for what the replica has forgotten, which is what is below this.
+    Horizon(Version),
 }
 
 impl Shard {
@@ -26,6 +32,7 @@ impl Shard {
     pub(crate) fn learn(&mut self, now: u64, name: &str, news: &News) {
         let before = self.members.get(name);
         match news {
+            News::Horizon(horizon) => return self.adopt(now, *horizon),
             News::Seen => self.members.seen(name, now),
             News::InStep(at) => {
                 self.members.in_step(name, *at);
@@ -85,5 +92,61 @@ impl Shard {
         if let Some(time) = deleted {
             self.members.deleted(time, now);
         }
+    }
+
+    /// Judges with care from now on what the replica does: both hold the same, so nothing was missed of
+    /// what is below.
+    fn adopt(&mut self, now: u64, horizon: Version) {
+        let Some(open) = &mut self.open else { return };
+        if horizon <= open.admitter.horizon() {
+            return;
+        }
+        open.admitter.begin();
+        let mut writes = Vec::new();
+        open.admitter.raise_horizon(horizon, &mut writes);
+        self.maintain(now, writes);
+    }
+
+    /// Sets aside what a replica has forgotten, where it is still held so: nobody can say whether it was
+    /// deleted since. `false` if the store failed.
+    pub(crate) fn set_aside_forgotten(&mut self, now: u64, keys: &[(Key, Version)]) -> bool {
+        let Some(open) = &mut self.open else {
+            return false;
+        };
+        let view = open.admitter.view(now);
+        let mut scratch = String::new();
+        let mut writes = Vec::new();
+        for (key, version) in keys {
+            let record = match open.store.get(key) {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.fail(now, &error);
+                    return false;
+                }
+            };
+            if view.effective(key, record.head, &mut scratch) != *version {
+                continue;
+            }
+            let kept = KeptChange::of_record(key, &record);
+            writes.push(Write::ForgetLatest { key });
+            writes.push(Write::Row {
+                table: Table::Quarantine,
+                key: kept.row_key(),
+                value: Some(kept.encode()),
+            });
+        }
+        if writes.is_empty() {
+            return true;
+        }
+        open.admitter.begin();
+        for write in &writes {
+            if let Write::ForgetLatest { key } = write {
+                open.admitter.learn(key, None);
+            }
+        }
+        let count = writes.len() as u64 / 2;
+        self.counters.quarantined.fetch_add(count, Relaxed);
+        self.maintain(now, writes)
     }
 }

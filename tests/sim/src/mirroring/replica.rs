@@ -105,6 +105,10 @@ impl Replica {
             .ok_or_else(|| "it is not open".to_owned())
     }
 
+    pub(super) fn horizon(&self) -> Result<Version, String> {
+        Ok(self.shard()?.admitter().horizon())
+    }
+
     pub(super) fn state(&self) -> Result<State, String> {
         self.shard()?.state().map_err(|error| error.to_string())
     }

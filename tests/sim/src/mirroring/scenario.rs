@@ -118,17 +118,38 @@ impl Scenario {
             skew: i64::try_from(rng.below(600)).unwrap_or(0) - 300,
         });
         let members: Vec<Member> = members.collect();
-        // A disk that is put back may hold what all others have seen deleted, and forgotten.
-        let collects = rng.below(2) == 0;
         let steps = 20 + index(&mut rng, 100);
         let mut steps: Vec<Step> = (0..steps).map(|_| step(&mut rng, count)).collect();
-        steps.retain(|step| match step {
-            Step::Collect(_) => collects,
-            Step::Restore(_) => !collects,
-            _ => true,
-        });
+        if rng.below(8) == 0 {
+            let at = index(&mut rng, steps.len());
+            steps.splice(at..at, forgotten_since(&mut rng, count));
+        }
         Self { members, steps }
     }
+}
+
+/// A replica comes back with what all others have seen deleted, and forgotten.
+fn forgotten_since(rng: &mut Rng, members: usize) -> Vec<Step> {
+    let replica = 1 + index(rng, members - 1);
+    let on = KEYS[index(rng, KEYS.len())];
+    let mut change = |value: Option<Value>| Step::Change {
+        by: index(rng, members),
+        later: 0,
+        on,
+        value,
+        reaches: u64::MAX,
+    };
+    let mut steps = vec![
+        Step::Heal,
+        change(Some(Value::bytes("old"))),
+        Step::Calm(30_000),
+        Step::Backup(replica),
+        change(None),
+        Step::Calm(120_000),
+    ];
+    steps.extend((0..members).map(Step::Collect));
+    steps.push(Step::Restore(replica));
+    steps
 }
 
 fn step(rng: &mut Rng, members: usize) -> Step {
@@ -172,8 +193,8 @@ fn step(rng: &mut Rng, members: usize) -> Step {
             };
             Step::Pass(1 + rng.below(most))
         }
-        80 => Step::Calm(10_000 + rng.below(60_000)),
-        81..84 => Step::Cut(index(rng, members), index(rng, members)),
+        80 | 81 => Step::Calm(10_000 + rng.below(60_000)),
+        82 | 83 => Step::Cut(index(rng, members), index(rng, members)),
         84..86 => Step::Heal,
         86..89 => Step::Restart(index(rng, members)),
         89..93 => {
@@ -189,9 +210,9 @@ fn step(rng: &mut Rng, members: usize) -> Step {
             }
         }
         93 | 94 => Step::Collect(index(rng, members)),
-        95 => Step::Backup(index(rng, members)),
-        96 => Step::Restore(index(rng, members)),
-        97 => Step::Fold(index(rng, members)),
+        95 | 96 => Step::Backup(index(rng, members)),
+        97 => Step::Restore(index(rng, members)),
+        98 => Step::Fold(index(rng, members)),
         _ => Step::KeepLedger(index(rng, members)),
     }
 }

@@ -14,6 +14,7 @@ use weir_backend_api::{
         model::{Model, Op},
     },
     fault::{Fault, Faults, Faulty, Operation},
+    replica::Scope,
 };
 use weir_core::{
     admission::History,
@@ -21,6 +22,7 @@ use weir_core::{
     collection,
     key::Key,
     keyexpr::{OwnedKeyExpr, keyexpr},
+    keyspace::KeySpace,
     mirror::{
         answer::{Admit, Limits, answer},
         round::{self, Effect, Event, Mirror},
@@ -29,10 +31,11 @@ use weir_core::{
 };
 
 use super::{
+    reached::{Outcome, Reached},
     replica::Replica,
     scenario::{Packet, Scenario, Step},
 };
-use crate::{coverage::counted, disk::Disk, scenario::Break};
+use crate::{disk::Disk, scenario::Break};
 
 /// A millisecond, nearly (NTP64).
 const MILLI: u64 = (1 << 32) / 1_000;
@@ -49,51 +52,6 @@ const PATIENCE: u64 = 600_000 * MILLI;
 pub(super) const TRIES_MAX: usize = 64;
 /// More packets at once than all mirrors together may have under way.
 const PACKETS_MAX: usize = 4_000;
-
-counted! {
-    /// How often the rare branches were reached.
-    Reached {
-        /// Records and operations that came by asking.
-        fetched,
-        /// Those that were sent unasked.
-        pushed,
-        /// Rounds that ended in step.
-        in_step,
-        /// Rounds that ended with a difference.
-        differed,
-        /// Rounds that ended early.
-        failed,
-        /// Packets that never arrived.
-        lost,
-        /// Packets that arrived more than once.
-        repeated,
-        /// Deaths during a commit.
-        crashes,
-        /// Commits in doubt.
-        torn,
-        /// Admissions of what a mirror sent that the store refused.
-        refused,
-        /// Disks put back from a copy.
-        restored,
-        /// Disks lost.
-        wiped,
-        /// Changes from the future.
-        parked,
-        /// Collections that forgot something.
-        collected,
-        /// Rounds with a replica that has forgotten more.
-        horizons,
-    }
-}
-
-/// What came of a history.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// A hash of everything that happened and of the final states.
-    pub trace: u64,
-    /// What was reached.
-    pub reached: Reached,
-}
 
 /// Something on the way between two replicas.
 #[derive(Clone, Debug)]
@@ -304,10 +262,15 @@ impl World {
                 drop(shown);
                 let frame = match answered {
                     Ok(answered) => {
-                        if let Some(admit) = answered.admit
-                            && !self.admit(to, &admit)?
-                        {
-                            return Ok(());
+                        if let Some(admit) = answered.admit {
+                            if !self.admit(to, &admit)? {
+                                return Ok(());
+                            }
+                            if self.replicas[to].horizon()? < admit.horizon && self.covers(from, to)
+                            {
+                                // It has to find out for itself what the peer has forgotten.
+                                self.tell(to, from, Event::Wake)?;
+                            }
                         }
                         if let Some(in_step) = answered.probed {
                             if in_step {
@@ -342,13 +305,21 @@ impl World {
             return Ok(false);
         };
         shard.now = now;
-        let taken = shard.take(&admit);
+        let taken = match shard.set_aside(&admit.forgotten) {
+            Ok(count) => {
+                self.reached.forgotten += count;
+                shard.take(&admit)
+            }
+            Err(error) => Err(error),
+        };
         if let Ok(admissions) = &taken {
             // An operation may be on its way to who has it and forgets it now: nobody can tell that from
-            // one that was never there.
+            // one that was never there. And who was restored may hold what others have seen deleted.
             let mut of_states = admissions.iter().skip(admit.ops.len());
             let is_aside = |admission: &&Admission| matches!(admission, Admission::Quarantined(_));
-            if let Some(aside) = of_states.find(is_aside) {
+            if let Some(aside) = of_states.find(is_aside)
+                && self.unsafe_disks.is_empty()
+            {
                 return Err(format!(
                     "set aside although everybody counts: {aside:?} of {admit:?}"
                 ));
@@ -419,7 +390,16 @@ impl World {
                         self.note(&report);
                     }
                     Effect::Failed { .. } => self.reached.failed += 1,
-                    Effect::Horizon(_) => self.reached.horizons += 1,
+                    Effect::Horizon(horizon) => {
+                        if !self.covers(peer, replica) {
+                            continue;
+                        }
+                        self.reached.horizons += 1;
+                        self.retry(replica, |shard| shard.adopt(horizon))?;
+                        if self.replicas[replica].life != life {
+                            return Ok(());
+                        }
+                    }
                 }
             }
         }
@@ -432,6 +412,12 @@ impl World {
         let keeps = self.replicas[other].member.history == History::All;
         let in_step = in_step.filter(|_| !keeps);
         self.retry(replica, |shard| shard.meet(&other.to_string(), in_step))
+    }
+
+    /// Whether a replica is for every key of another.
+    fn covers(&self, replica: usize, other: usize) -> bool {
+        let (ours, theirs) = (&self.replicas[other].keys, &self.replicas[replica].keys);
+        Scope::of(ours, &KeySpace::default(), theirs).is_all()
     }
 
     /// A replica forgets what is old and what everybody has.

@@ -121,7 +121,7 @@ fn each_record_of_another_has_its_admission() {
     // It is forgotten there and was never known here: the record alone tells of it.
     let forgotten = Version::delete(stamp(8, 0).unwrap());
     assert_eq!(take(&folded, forgotten), "applied");
-    assert_eq!(take(&record, Version::ZERO), "known");
+    assert_eq!(take(&record, Version::ZERO), "outdated");
     assert_eq!(take(&future, Version::ZERO), "parked");
     assert_eq!(shard.state()["a"], (later, Value::bytes("w")));
     assert_eq!(shard.offer(&put("a", 9, "y")).name(), "applied");

@@ -15,7 +15,8 @@ use std::{
 
 use super::{Effect, Failure, Mirror, Peer, Phase, Rules};
 use crate::{
-    ledger::{Item, Span, Summary},
+    key::Key,
+    ledger::{Axis, Item, Span, Summary},
     mirror::{
         Marks, Replica, Unreadable,
         answer::{self, ITEMS_MAX, LIST_READ_MAX},
@@ -83,7 +84,7 @@ pub(super) struct Wanted {
 #[derive(Clone, Default, Debug)]
 pub(super) struct Work {
     marks: Marks,
-    from: bool,
+    pub(super) from: bool,
     to: bool,
     /// Wildcard operations below do not count.
     cutoff: Version,
@@ -101,6 +102,12 @@ pub(super) struct Work {
     fetches: VecDeque<Wanted>,
     holes: VecDeque<Wanted>,
     pushes: VecDeque<Wanted>,
+    /// The peer's horizon.
+    pub(super) horizon: Version,
+    /// What the peer has forgotten and did not take.
+    pub(super) forgotten: Vec<(Key, Version)>,
+    /// Tombstones that the peer has forgotten are still here.
+    pub(super) is_garbage: bool,
     /// Something was sent or has come.
     pub(super) is_moved: bool,
     /// The latest records are yet to be compared.
@@ -124,6 +131,7 @@ impl Work {
             cutoff: marks.horizon.max(horizon),
             asks_wildcards: operations,
             tells_horizon: marks.horizon > horizon,
+            horizon,
             ..Self::default()
         }
     }
@@ -235,6 +243,9 @@ impl Mirror {
                 break;
             };
             self.ask(now, job, &request, bytes, effects);
+        }
+        if let Some((batch, admit)) = self.set_aside() {
+            effects.push(Effect::Admit { batch, admit });
         }
         Ok(())
     }
@@ -348,7 +359,7 @@ impl Mirror {
 
     /// Reads the next page of what is to be sent; `None` if none of it is there any more.
     fn pack(
-        &self,
+        &mut self,
         queue: &mut VecDeque<Wanted>,
         replica: &mut dyn Replica,
     ) -> Result<Option<(Job, Request, usize)>, Unreadable> {
@@ -358,13 +369,18 @@ impl Mirror {
         while bytes < PAGE
             && let Some(mut wanted) = queue.pop_front()
         {
-            let (states, next) = answer::read(replica, &wanted.want, floor, PAGE - bytes)?;
+            let (mut states, next) = answer::read(replica, &wanted.want, floor, PAGE - bytes)?;
+            if wanted.want.span.axis == Axis::Keys {
+                self.sift(&mut states);
+            }
             bytes += states.iter().map(answer::size).sum::<usize>();
             parcel.states.extend(states);
             if let Some(position) = next {
                 wanted.want.span.from = position;
                 queue.push_front(wanted);
-                break;
+                if !parcel.states.is_empty() {
+                    break;
+                }
             }
         }
         if parcel.states.is_empty() {
