@@ -8,7 +8,6 @@
 
 use super::Mirror;
 use crate::{
-    collection::newest_seen,
     mirror::{State, answer::Admit},
     version::Version,
 };
@@ -26,7 +25,11 @@ impl Mirror {
         }
         states.retain(|state| {
             let head = state.record.head;
-            if head.own.max(newest_seen(&state.record)) >= horizon {
+            let merged = state.record.merged.as_ref();
+            let newest = merged.map_or(Version::ZERO, |merged| {
+                Version::delete(merged.vector.newest())
+            });
+            if head.own.max(newest) >= horizon {
                 return true;
             }
             let sent = (state.key.clone(), head.own);
