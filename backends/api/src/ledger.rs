@@ -4,7 +4,10 @@
 //! (and after readers can see what it did). Who compares counts again what has become stale, beside the
 //! writer: [`crate::replica`]. A store that nobody has ever compared has no ledger and pays nothing.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    ops::ControlFlow,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use weir_core::{
     change::{Table, Write},
@@ -13,10 +16,7 @@ use weir_core::{
     version::Version,
 };
 
-use crate::{Result, Store};
-
-/// Rows of the ledger read at a time.
-const PAGE_ROWS: usize = 4_096;
+use crate::{Result, Store, recover::each_row};
 
 /// What a store knows it has; see the module.
 #[derive(Debug)]
@@ -37,25 +37,16 @@ pub(crate) struct State {
 
 impl Ledger {
     /// The ledger that the store has kept, or none as long as nobody compares. Costs a read for each
-    /// 4,096 rows.
+    /// 1,024 rows.
     ///
     /// # Errors
     /// Any of the store.
     pub fn open(store: &dyn Store, space: KeySpace, series: bool) -> Result<Self> {
         let mut rows = Vec::new();
-        let mut from = Vec::new();
-        loop {
-            let page = store.rows(Table::Ledger, &from, PAGE_ROWS)?;
-            let is_last = page.len() < PAGE_ROWS;
-            if let Some((last, _)) = page.last() {
-                from.clone_from(last);
-                from.push(0);
-            }
-            rows.extend(page);
-            if is_last {
-                break;
-            }
-        }
+        each_row(store, Table::Ledger, Vec::new(), |key, value| {
+            rows.push((key, value));
+            Ok(ControlFlow::Continue(()))
+        })?;
         let mut state = State::default();
         if !rows.is_empty() {
             state.calendar = series.then(|| Calendar::load(&rows));

@@ -1,5 +1,7 @@
 //! What a shard remembers across a restart, read back from a store's rows.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use weir_core::{
     admission::Memory,
@@ -11,7 +13,7 @@ use weir_core::{
 
 use crate::{Error, ErrorKind, Result, Store};
 
-/// Journal rows read at a time.
+/// Rows read at a time.
 const PAGE_ROWS: usize = 1024;
 
 /// What an [`Admitter`](weir_core::admission::Admitter) over this store was before it was closed. An
@@ -37,22 +39,42 @@ pub fn memory(store: &dyn Store) -> Result<Memory> {
 /// Any of the store.
 pub fn members(store: &dyn Store, margin: u64, now: u64) -> Result<Members> {
     let mut members = Vec::new();
-    let mut from = Member::first_row();
+    each_row(store, Table::System, Member::first_row(), |key, value| {
+        match Member::decode(&key, &value) {
+            Some(member) => {
+                members.push(member);
+                Ok(ControlFlow::Continue(()))
+            }
+            // Behind the last.
+            None => Ok(ControlFlow::Break(())),
+        }
+    })?;
+    Ok(Members::new(members, margin, now))
+}
+
+/// Reads the rows of a table from one on, in order, a page at a time, until told to stop.
+pub(crate) fn each_row(
+    store: &dyn Store,
+    table: Table,
+    mut from: Vec<u8>,
+    mut each: impl FnMut(Vec<u8>, Vec<u8>) -> Result<ControlFlow<()>>,
+) -> Result<()> {
     loop {
-        let rows = store.rows(Table::System, &from, PAGE_ROWS)?;
+        let rows = store.rows(table, &from, PAGE_ROWS)?;
         let is_last = rows.len() < PAGE_ROWS;
+        if let Some((last, _)) = rows.last() {
+            from.clone_from(last);
+            // The next page begins with the smallest key above the last one.
+            from.push(0);
+        }
         for (key, value) in rows {
-            let Some(member) = Member::decode(&key, &value) else {
-                // Behind the last.
-                return Ok(Members::new(members, margin, now));
-            };
-            members.push(member);
-            from = key;
+            if each(key, value)?.is_break() {
+                return Ok(());
+            }
         }
         if is_last {
-            return Ok(Members::new(members, margin, now));
+            return Ok(());
         }
-        from.push(0);
     }
 }
 
@@ -82,25 +104,16 @@ fn mark(store: &dyn Store, name: &'static [u8]) -> Result<Option<Vec<u8>>> {
 
 fn journal(store: &dyn Store) -> Result<WildcardJournal> {
     let mut journal = WildcardJournal::default();
-    let mut from = Vec::new();
-    loop {
-        let rows = store.rows(Table::Wildcards, &from, PAGE_ROWS)?;
-        let is_last = rows.len() < PAGE_ROWS;
-        for (key, value) in rows {
-            let Some(KeptChange::Wildcard(change)) = KeptChange::decode(&Bytes::from(value)) else {
-                return Err(corrupt(&key, "not a wildcard operation"));
-            };
-            // A change at rest is always stamped.
-            let stamp = change.stamp.unwrap_or_default();
-            journal.insert(change.into_op(stamp));
-            from = key;
-        }
-        if is_last {
-            return Ok(journal);
-        }
-        // The next page begins with the smallest key above the last one.
-        from.push(0);
-    }
+    each_row(store, Table::Wildcards, Vec::new(), |key, value| {
+        let Some(KeptChange::Wildcard(change)) = KeptChange::decode(&Bytes::from(value)) else {
+            return Err(corrupt(&key, "not a wildcard operation"));
+        };
+        // A change at rest is always stamped.
+        let stamp = change.stamp.unwrap_or_default();
+        journal.insert(change.into_op(stamp));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(journal)
 }
 
 fn corrupt(row: &[u8], what: &str) -> Error {

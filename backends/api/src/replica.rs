@@ -99,9 +99,7 @@ impl Scope {
         ranges.dedup_by(|later, earlier| earlier.contains(&later.from));
         Self::Ranges(ranges)
     }
-}
 
-impl Scope {
     /// Whether everything concerns the peer: only then what is found of both holds of all there is.
     #[must_use]
     pub const fn is_all(&self) -> bool {
@@ -133,10 +131,25 @@ impl StoreReplica {
     }
 
     fn readings(&self) -> Result<Vec<Reading>, Unreadable> {
-        let readings = self.sources.iter().map(|source| source.reading());
-        readings
-            .collect::<Option<_>>()
+        (0..self.sources.len())
+            .map(|index| self.reading(index))
+            .collect()
+    }
+
+    fn reading(&self, index: usize) -> Result<Reading, Unreadable> {
+        self.sources[index]
+            .reading()
             .ok_or_else(|| Unreadable("a store of the storage is not open".into()))
+    }
+
+    /// The reading that still goes with a ledger.
+    fn reading_of(&self, index: usize, ledger: &Arc<Ledger>) -> Result<Reading, Unreadable> {
+        let reading = self.reading(index)?;
+        if Arc::ptr_eq(&reading.ledger, ledger) {
+            Ok(reading)
+        } else {
+            Err(Unreadable("the store was opened anew".into()))
+        }
     }
 
     /// The ranges of stored keys that a range of positions (keys in full) means for this replica.
@@ -305,6 +318,24 @@ impl Filling {
         });
         true
     }
+}
+
+/// Of the positions of `fences` those that cut the span, sorted, `parts - 1` at most, evenly.
+fn fences_of(span: &Span, mut fences: Vec<Vec<u8>>, parts: usize) -> Vec<Vec<u8>> {
+    fences.retain(|fence| span.is_cut_by(fence));
+    fences.sort_unstable();
+    fences.dedup();
+    let keep = parts.saturating_sub(1);
+    let len = fences.len();
+    if len > keep {
+        let mut at = 0;
+        fences.retain(|_| {
+            at += 1;
+            // The multiples of len / keep, rounded.
+            at * keep / len != (at - 1) * keep / len
+        });
+    }
+    fences
 }
 
 fn unreadable(error: Error) -> Unreadable {

@@ -48,7 +48,7 @@ pub fn bound_of(
 
 /// At least the version of the newest change that a record has merged: while that may come again, the record that
 /// knows it must stay. It may be newer than the record, if what it put has lost.
-fn newest_seen(record: &Record) -> Version {
+pub(crate) fn newest_seen(record: &Record) -> Version {
     record.merged.as_ref().map_or(Version::ZERO, |merged| {
         Version::delete(merged.vector.newest())
     })

@@ -81,8 +81,6 @@ pub(crate) struct Shard {
     reader: Arc<SharedReader>,
     /// The storage's other replicas.
     members: Members,
-    /// When that was last written (NTP64).
-    members_written: u64,
     /// Wildcard operations whose effect is still to be folded into the records.
     pub jobs: Vec<Job>,
 }
@@ -143,7 +141,6 @@ impl Shard {
             counters,
             reader: Arc::default(),
             members: Members::new([], 0, now),
-            members_written: 0,
             jobs: Vec::new(),
         };
         shard.reopen(now);

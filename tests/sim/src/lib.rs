@@ -22,7 +22,7 @@ pub use world::{Coverage, Outcome, run};
 pub fn check(seed: u64) -> Result<Outcome, String> {
     let scenario = Scenario::new(seed);
     run(&scenario).map_err(|violation| {
-        let (steps, violation) = shrink(&scenario, violation);
+        let (steps, violation) = shrink(&scenario, violation, |scenario| &mut scenario.steps, run);
         let mut report = format!("seed {seed}: {violation}\nreplay: make sim SEED={seed}\n");
         report.push_str(&format!(
             "{} replicas, {:?}, steps:\n",
@@ -36,15 +36,21 @@ pub fn check(seed: u64) -> Result<Outcome, String> {
 }
 
 /// Leaves out steps while it still fails.
-fn shrink(scenario: &Scenario, violation: String) -> (Scenario, String) {
+fn shrink<S: Clone, T, O>(
+    scenario: &S,
+    violation: String,
+    steps: impl Fn(&mut S) -> &mut Vec<T>,
+    run: impl Fn(&S) -> Result<O, String>,
+) -> (S, String) {
     let mut best = (scenario.clone(), violation);
-    let mut part = scenario.steps.len().div_ceil(2);
+    let mut part = steps(&mut best.0).len().div_ceil(2);
     while part > 0 {
         let mut at = 0;
-        while at < best.0.steps.len() {
+        while at < steps(&mut best.0).len() {
             let mut fewer = best.0.clone();
-            let end = (at + part).min(fewer.steps.len());
-            fewer.steps.drain(at..end);
+            let left = steps(&mut fewer);
+            let end = (at + part).min(left.len());
+            left.drain(at..end);
             match run(&fewer) {
                 Err(violation) => best = (fewer, violation),
                 Ok(_) => at += part,

@@ -20,7 +20,8 @@ pub use world::run;
 pub fn check(seed: u64) -> Result<Outcome, String> {
     let scenario = Scenario::new(seed);
     run(&scenario).map_err(|violation| {
-        let (fewest, violation) = shrink(&scenario, violation);
+        let (fewest, violation) =
+            crate::shrink(&scenario, violation, |scenario| &mut scenario.steps, run);
         let mut report = format!("mirroring, seed {seed}: {violation}\n");
         report.push_str(&format!("replay: make sim SEED={seed}\n"));
         for (index, member) in fewest.members.iter().enumerate() {
@@ -31,24 +32,4 @@ pub fn check(seed: u64) -> Result<Outcome, String> {
         }
         report
     })
-}
-
-/// Leaves out steps while it still fails.
-fn shrink(scenario: &Scenario, violation: String) -> (Scenario, String) {
-    let mut best = (scenario.clone(), violation);
-    let mut part = scenario.steps.len().div_ceil(2);
-    while part > 0 {
-        let mut at = 0;
-        while at < best.0.steps.len() {
-            let mut fewer = best.0.clone();
-            let end = (at + part).min(fewer.steps.len());
-            fewer.steps.drain(at..end);
-            match run(&fewer) {
-                Err(violation) => best = (fewer, violation),
-                Ok(_) => at += part,
-            }
-        }
-        part /= 2;
-    }
-    best
 }

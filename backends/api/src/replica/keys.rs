@@ -7,7 +7,7 @@ use weir_core::{
     record::Record,
 };
 
-use super::{Filling, Reading, StoreReplica, unreadable};
+use super::{Filling, StoreReplica, fences_of, unreadable};
 use crate::{Direction, Snapshot};
 
 /// A record of one of several shards, to be merged with the others in key order.
@@ -44,14 +44,12 @@ impl StoreReplica {
                 cuts.extend(runs.map_or(Vec::new(), |runs| runs.cut(range, parts)));
             }
         }
-        cuts.sort_unstable();
-        cuts.dedup();
-        let mut fences: Vec<Vec<u8>> = cuts.iter().map(|cut| self.space.position(cut)).collect();
-        fences.retain(|fence| span.is_cut_by(fence));
-        if fences.is_empty() {
-            fences = self.cut_finely(span, parts)?;
+        let cuts = cuts.iter().map(|cut| self.space.position(cut)).collect();
+        let fences = fences_of(span, cuts, parts);
+        if parts > 1 && fences.is_empty() {
+            let cuts = self.cut_finely(span, parts)?;
+            return Ok(fences_of(span, cuts, parts));
         }
-        thin(&mut fences, parts);
         Ok(fences)
     }
 
@@ -202,46 +200,9 @@ impl StoreReplica {
         }
         Ok(())
     }
-
-    pub(super) fn reading(&self, index: usize) -> Result<Reading, Unreadable> {
-        self.sources[index]
-            .reading()
-            .ok_or_else(|| Unreadable("a store of the storage is not open".into()))
-    }
-
-    /// The reading that still goes with a ledger.
-    pub(super) fn reading_of(
-        &self,
-        index: usize,
-        ledger: &std::sync::Arc<crate::Ledger>,
-    ) -> Result<Reading, Unreadable> {
-        let reading = self.reading(index)?;
-        if std::sync::Arc::ptr_eq(&reading.ledger, ledger) {
-            Ok(reading)
-        } else {
-            Err(Unreadable("the store was opened anew".into()))
-        }
-    }
 }
 
 fn next(rows: &mut crate::Rows<'_>) -> Result<Option<Next>, Unreadable> {
     let row = rows.next().transpose().map_err(unreadable)?;
     Ok(row.map(|(key, record)| (key.ordered(), key, record)))
-}
-
-/// Keeps at most `parts - 1` fences, evenly.
-pub(super) fn thin(fences: &mut Vec<Vec<u8>>, parts: usize) {
-    fences.sort_unstable();
-    fences.dedup();
-    let keep = parts.saturating_sub(1);
-    let len = fences.len();
-    if len <= keep {
-        return;
-    }
-    let mut at = 0;
-    fences.retain(|_| {
-        at += 1;
-        // The multiples of len / keep, rounded.
-        at * keep / len != (at - 1) * keep / len
-    });
 }

@@ -11,7 +11,7 @@ use weir_core::{
     version::{Kind, Stamp, Version},
 };
 
-use super::{Filling, StoreReplica, unreadable};
+use super::{Filling, StoreReplica, fences_of, unreadable};
 use crate::Direction;
 
 /// The first window of a page: a second (NTP64).
@@ -51,15 +51,8 @@ impl StoreReplica {
             let calendar = state.calendar.as_ref();
             cuts.extend(calendar.map_or(Vec::new(), |calendar| calendar.cut(times, parts)));
         }
-        cuts.sort_unstable();
-        cuts.dedup();
-        let mut fences: Vec<Vec<u8>> = cuts
-            .iter()
-            .map(|time| time.to_be_bytes().to_vec())
-            .collect();
-        fences.retain(|fence| span.is_cut_by(fence));
-        super::keys::thin(&mut fences, parts);
-        Ok(fences)
+        let cuts = cuts.iter().map(|time| time.to_be_bytes().to_vec());
+        Ok(fences_of(span, cuts.collect(), parts))
     }
 
     pub(super) fn items_of_times(

@@ -43,19 +43,17 @@ impl Shard {
             return;
         };
         // What is remembered may be old, but never too new; a row a minute is enough.
-        let margin = convert::ntp64_span(MARGIN);
-        let is_old = before.is_none_or(|before| before.seen == 0)
-            || member.in_step > self.members_written.saturating_add(margin)
-            || member.seen > self.members_written.saturating_add(margin);
-        if is_old {
+        let minutes = |member: Member| {
+            let margin = convert::ntp64_span(MARGIN);
+            (member.seen / margin, member.in_step / margin)
+        };
+        if self.open.is_some() && before.map(minutes) != Some(minutes(member)) {
             let row = Write::Row {
                 table: Table::System,
                 key: Member::row_key(name),
                 value: Some(member.encode()),
             };
-            if self.open.is_some() && self.maintain(now, vec![row]) {
-                self.members_written = now;
-            }
+            self.maintain(now, vec![row]);
         }
     }
 

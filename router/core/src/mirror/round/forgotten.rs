@@ -8,6 +8,7 @@
 
 use super::Mirror;
 use crate::{
+    collection::newest_seen,
     mirror::{State, answer::Admit},
     version::Version,
 };
@@ -25,11 +26,7 @@ impl Mirror {
         }
         states.retain(|state| {
             let head = state.record.head;
-            let merged = state.record.merged.as_ref();
-            let newest = merged.map_or(Version::ZERO, |merged| {
-                Version::delete(merged.vector.newest())
-            });
-            if head.own.max(newest) >= horizon {
+            if head.own.max(newest_seen(&state.record)) >= horizon {
                 return true;
             }
             let sent = (state.key.clone(), head.own);
