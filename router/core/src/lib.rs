@@ -7,6 +7,7 @@ mod cache;
 pub mod change;
 pub mod clock;
 pub mod collection;
+pub mod forward;
 pub mod health;
 pub mod key;
 pub mod keyspace;

@@ -1,0 +1,1 @@
+//! The side that is shipped to: it answers what it has, and remembers nothing.
