@@ -1,6 +1,7 @@
 //! Whether directories are there, ours alone, and writable.
 
 use crate::diagnostic::Diagnostic;
+use crate::forward::ForwardSettings;
 use crate::path::KeyPath;
 use crate::policy::PolicySettings;
 use crate::settings::Settings;
@@ -11,17 +12,17 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 /// Names in `data_dir` that are for the router's own files.
-const OWN: [&str; 4] = ["clock", "id", "policy-cache", "spool"];
+const OWN: [&str; 5] = ["clock", "forward", "id", "policy-cache", "spool"];
 
 /// Looks for directories that cannot be used: by writing and removing a small file in each, or in
-/// the nearest directory above that exists; and for storages that meet in one directory once
-/// symbolic links are followed. Creates nothing.
+/// the nearest directory above that exists; and for storages and links that meet in one directory
+/// once symbolic links are followed. Creates nothing.
 #[must_use]
 pub fn check_directories(settings: &Settings) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
     let mut probes = Probes::default();
     let mut real = Vec::new();
-    for used in used(settings.storages.values()) {
+    for used in used(&settings.storages, &settings.forward) {
         if let Err(diagnostic) = check_usable(&used, &mut probes) {
             diagnostics.push(*diagnostic);
         }
@@ -49,29 +50,47 @@ fn check_policies(policies: &PolicySettings) -> Option<Diagnostic> {
     Some(diagnostic)
 }
 
-/// Storages that are told to use one directory, as far as that is written in so many words.
-pub(crate) fn check_written<'s>(
-    storages: impl Iterator<Item = &'s StorageSettings>,
+/// Storages and links that are told to use one directory, as far as that is written in so many words.
+pub(crate) fn check_written(
+    storages: &BTreeMap<String, StorageSettings>,
+    links: &BTreeMap<String, ForwardSettings>,
     data_dir: &Path,
 ) -> Vec<Diagnostic> {
-    let used = used(storages);
+    let used = used(storages, links);
     let mut diagnostics = clashes(&used, |_, _| true);
-    let own = OWN.map(|name| plain(&data_dir.join(name)));
-    for used in used.iter().filter(|used| used.what == What::Data) {
-        if let Some(own) = own.iter().find(|own| used.dir.starts_with(own)) {
+    for used in &used {
+        // Where spools and journals lie if nothing is said is theirs.
+        let own = match used.what {
+            What::Data => OWN.iter().find(|own| lies_in(used, data_dir, own)),
+            What::Journal => {
+                let mut others = OWN.iter().filter(|own| **own != "forward");
+                others.find(|own| lies_in(used, data_dir, own))
+            }
+            What::Spool => None,
+        };
+        if let Some(own) = own {
+            let own = plain(&data_dir.join(own));
             let message = format!("`{}` is for the router's own files", own.display());
-            let help = "name another `dir`, or rename the storage";
+            let help = match used.what {
+                What::Journal => "name another `dir`",
+                What::Data | What::Spool => "name another `dir`, or rename the storage",
+            };
             diagnostics.push(used.error("weir::shared-directory", message, help));
         }
     }
     diagnostics
 }
 
-/// A directory that a storage uses.
+fn lies_in(used: &Used, data_dir: &Path, own: &str) -> bool {
+    used.dir.starts_with(plain(&data_dir.join(own)))
+}
+
+/// A directory that a storage or a link uses.
 struct Used {
     /// The entry that says so.
     path: KeyPath,
-    storage: String,
+    /// The storage or link.
+    owner: String,
     what: What,
     dir: PathBuf,
     written: PathBuf,
@@ -83,6 +102,7 @@ struct Used {
 enum What {
     Data,
     Spool,
+    Journal,
 }
 
 impl Used {
@@ -96,21 +116,25 @@ impl Used {
 
     fn name(&self) -> String {
         match self.what {
-            What::Data => format!("storage `{}`", self.storage),
-            What::Spool => format!("the spool of storage `{}`", self.storage),
+            What::Data => format!("storage `{}`", self.owner),
+            What::Spool => format!("the spool of storage `{}`", self.owner),
+            What::Journal => format!("link `{}`", self.owner),
         }
     }
 }
 
-fn used<'s>(storages: impl Iterator<Item = &'s StorageSettings>) -> Vec<Used> {
+fn used(
+    storages: &BTreeMap<String, StorageSettings>,
+    links: &BTreeMap<String, ForwardSettings>,
+) -> Vec<Used> {
     let mut all = Vec::new();
-    for storage in storages {
+    for storage in storages.values() {
         let root = KeyPath::from_iter(["storages", &storage.name]);
         let mut add = |path: KeyPath, what: What, dir: &Path, create: bool| {
             let dir = plain(dir);
             all.push(Used {
                 path,
-                storage: storage.name.clone(),
+                owner: storage.name.clone(),
                 what,
                 written: dir.clone(),
                 dir,
@@ -136,6 +160,18 @@ fn used<'s>(storages: impl Iterator<Item = &'s StorageSettings>) -> Vec<Used> {
             );
         }
     }
+    for link in links.values() {
+        let dir = plain(&link.dir);
+        all.push(Used {
+            path: KeyPath::from_iter(["forward", &link.name, "dir"]),
+            owner: link.name.clone(),
+            what: What::Journal,
+            written: dir.clone(),
+            dir,
+            read_only: false,
+            create: true,
+        });
+    }
     all
 }
 
@@ -149,8 +185,8 @@ fn clashes(used: &[Used], new: impl Fn(&Used, &Used) -> bool) -> Vec<Diagnostic>
         };
         if new(a, b) {
             let who = match (a.what, b.what) {
-                (What::Data, What::Data) if a.storage == b.storage => {
-                    format!("two shards of storage `{}`", a.storage)
+                (What::Data, What::Data) if a.owner == b.owner => {
+                    format!("two shards of storage `{}`", a.owner)
                 }
                 _ => format!("{} and {}", a.name(), b.name()),
             };

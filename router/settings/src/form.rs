@@ -4,7 +4,7 @@
 use crate::influx::SERVER_FIELDS;
 use crate::path::KeyPath;
 use crate::storage::ENGINE_FIELDS;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Rewrites a layer in our form: what the storage manager and the REST plugin are told moves to
 /// the top, settings of a storage's volume move beside it, `backend` and `key_exprs` take their
@@ -38,6 +38,14 @@ pub(crate) fn canonical(mut value: Value) -> Value {
             .values_mut()
             .filter_map(Value::as_object_mut)
             .for_each(canonical_storage);
+    }
+    if let Some(Value::Object(links)) = root.get_mut("forward") {
+        for link in links.values_mut() {
+            // A link that is nothing but its keys.
+            if link.is_string() || link.is_array() {
+                *link = json!({ "key_expr": link.take() });
+            }
+        }
     }
     value
 }
@@ -148,6 +156,7 @@ pub(crate) fn written_as(path: &KeyPath) -> Vec<KeyPath> {
             all = [here, there].concat();
         }
         ["volumes", ..] => all.push(path.below(&KeyPath::parse("plugins/storage_manager"))),
+        ["forward", name, "key_expr", inner @ ..] => all.push(join(&["forward", name], inner)),
         ["rest", ..] => all.push(path.below(&KeyPath::parse("plugins"))),
         ["plugins", "rest", ..] => all.push(names[1..].iter().copied().collect()),
         _ => {}
@@ -162,7 +171,6 @@ fn join(head: &[&str], rest: &[&str]) -> KeyPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn brings_every_form_into_one() {
@@ -181,6 +189,7 @@ mod tests {
                 "a": { "read_only": true },
                 "c": { "backend": "fs", "volume": "fs", "shards": [{ "backend": "fs" }] },
             },
+            "forward": { "a": "a/**", "b": ["b", "c"], "c": { "key_expr": "c" } },
         });
         assert_eq!(
             canonical(value),
@@ -192,6 +201,11 @@ mod tests {
                     "a": { "key_expr": ["a"], "dir": "d", "volume": { "id": "v", "x": 1 }, "read_only": true },
                     "b": { "volume": { "id": "v", "dir": "d" }, "dir": "e" },
                     "c": { "backend": "fs", "volume": "fs", "shards": [{ "volume": "fs" }] },
+                },
+                "forward": {
+                    "a": { "key_expr": "a/**" },
+                    "b": { "key_expr": ["b", "c"] },
+                    "c": { "key_expr": "c" },
                 },
             })
         );

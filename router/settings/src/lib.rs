@@ -5,8 +5,8 @@
 //! (`WEIR_STORAGES__demo__VOLUME=memory`), flags. Objects are merged, everything else is replaced.
 //!
 //! Forms, which may be mixed, also in one file:
-//! - ours: Zenoh's own configuration with `storages`, `volumes`, `shard_groups`, `policies`, `http`,
-//!   `rest` and `data_dir` beside it;
+//! - ours: Zenoh's own configuration with `storages`, `volumes`, `shard_groups`, `forward`,
+//!   `policies`, `http`, `rest` and `data_dir` beside it;
 //! - the short form: `storages: { x: { key_expr: "a/**", backend: "rocksdb", dir: "/data" } }`;
 //! - zenohd's: `plugins: { storage_manager: { volumes: ..., storages: ... }, rest: ... }`, with its
 //!   own rules for directories (see [`Form`]). Only what stands in a class or set of a key pattern
@@ -17,6 +17,7 @@
 mod diagnostic;
 mod directories;
 mod form;
+mod forward;
 mod group;
 mod influx;
 mod layer;
@@ -36,6 +37,7 @@ mod volume;
 
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use directories::check_directories;
+pub use forward::{Budget, ForwardSettings, JournalSync, LaneRule, OnFull, Order};
 pub use group::ShardGroups;
 pub use influx::{InfluxSettings, InfluxVersion};
 pub use layer::{Defaults, Flag, Layers, RESERVED_VARIABLES};

@@ -5,7 +5,7 @@ use crate::diagnostic::Diagnostic;
 use crate::path::KeyPath;
 use crate::settings::path_json;
 use crate::source::Spot;
-use crate::storage::{History, StorageSettings};
+use crate::storage::History;
 use crate::table::{Field, Report, Table, did_you_mean, field};
 use crate::units::duration_text;
 use minisign_verify::PublicKey;
@@ -193,20 +193,17 @@ pub(crate) const STORAGE_POLICY_FIELDS: &[Field] = &[
     ),
 ];
 
-/// `None` if nothing is said of policies and no storage names one.
+/// `None` if nothing is said of policies and no storage or link names one: `bound` are those that are.
 pub(crate) fn read_policies(
     report: &mut Report<'_>,
     value: Option<&Value>,
     data_dir: &Path,
-    storages: &BTreeMap<String, StorageSettings>,
+    bound: &[&str],
 ) -> Option<PolicySettings> {
     let empty = Value::Object(Map::new());
-    let is_bound = storages
-        .values()
-        .any(|storage| !storage.policies.is_empty());
     let value = match value.filter(|value| !value.is_null()) {
         Some(value) => value,
-        None if is_bound => &empty,
+        None if !bound.is_empty() => &empty,
         None => return None,
     };
     let path = KeyPath::parse("policies");
@@ -234,7 +231,7 @@ pub(crate) fn read_policies(
         cache: read_cache(report, &table, data_dir),
         zone: table.string(report, "zone").unwrap_or_default().to_owned(),
         limits: read_limits(report, &table),
-        settings: read_own(report, &table, storages),
+        settings: read_own(report, &table, bound),
     })
 }
 
@@ -250,7 +247,7 @@ const CPU_MAX: Duration = Duration::from_secs(10);
 const MEMORY_MIN: u64 = 64 << 10;
 const MEMORY_MAX: u64 = 4 << 30;
 
-fn read_span(
+pub(crate) fn read_span(
     report: &mut Report<'_>,
     table: &Table<'_>,
     name: &str,
@@ -390,15 +387,11 @@ fn read_key(report: &mut Report<'_>, path: &KeyPath, value: &Value) -> Option<Po
 fn read_own(
     report: &mut Report<'_>,
     table: &Table<'_>,
-    storages: &BTreeMap<String, StorageSettings>,
+    bound: &[&str],
 ) -> BTreeMap<String, String> {
     let path = table.at("settings");
     let own = table.get("settings");
     let own = own.and_then(|value| Table::open_any(report, path, value));
-    let bound = storages
-        .values()
-        .flat_map(|storage| storage.policies.iter());
-    let bound: Vec<&str> = bound.map(|(_, name)| name).collect();
     let mut all = BTreeMap::new();
     for (name, value) in own.iter().flat_map(Table::iter) {
         let path = table.at("settings").join(name);
@@ -410,7 +403,7 @@ fn read_own(
         if !bound.contains(&name)
             && let Some(help) = did_you_mean(name, bound.iter().copied())
         {
-            let message = format!("no storage names the policy `{name}`");
+            let message = format!("no storage or link names the policy `{name}`");
             let diagnostic = Diagnostic::warning("weir::unknown-policy", message).help(help);
             report.tell(&path, Spot::Key, diagnostic);
         }
@@ -469,10 +462,7 @@ pub(crate) fn read_storage_policies(
         ("route", &mut policies.route),
         ("resolve", &mut policies.resolve),
     ] {
-        if let Some(text) = table.string(report, hook) {
-            check_policy_name(report, &table.at(hook), Spot::Value, text);
-            *policy = Some(text.to_owned());
-        }
+        *policy = read_policy_name(report, &table, hook);
     }
     if policies.route.is_some() && shards.is_some_and(|shards| shards < 2) {
         let message = format!("storage `{name}` has one shard: there is nothing to route");
@@ -485,6 +475,17 @@ pub(crate) fn read_storage_policies(
         report.conflict(&table.at("resolve"), message, help);
     }
     policies
+}
+
+/// The policy that serves a hook.
+pub(crate) fn read_policy_name(
+    report: &mut Report<'_>,
+    table: &Table<'_>,
+    hook: &str,
+) -> Option<String> {
+    let text = table.string(report, hook)?;
+    check_policy_name(report, &table.at(hook), Spot::Value, text);
+    Some(text.to_owned())
 }
 
 /// A name is part of a file's name and of admin keys.

@@ -3,6 +3,7 @@
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::directories;
 use crate::form::canonical_storage;
+use crate::forward::{self, ForwardSettings};
 use crate::group::{self, ShardGroups};
 use crate::layer::{self, Layers};
 use crate::path::KeyPath;
@@ -47,7 +48,9 @@ pub struct Settings {
     pub storages: BTreeMap<String, StorageSettings>,
     /// The shard groups by name.
     pub shard_groups: ShardGroups,
-    /// What is said of policies; `None` if nothing is, and no storage names one.
+    /// The links by name: what is stored and forwarded.
+    pub forward: BTreeMap<String, ForwardSettings>,
+    /// What is said of policies; `None` if nothing is, and no storage or link names one.
     pub policies: Option<PolicySettings>,
     /// Where relative directories lie; for [`parse_storage`].
     pub roots: Roots,
@@ -81,6 +84,11 @@ pub(crate) const OUR_FIELDS: &[Field] = &[
         "shard_groups",
         r#"{"type":"object"}"#,
         "Shard groups by name, each a list of the key patterns of all its members.",
+    ),
+    field(
+        "forward",
+        r#"{"type":"object"}"#,
+        "Store-and-forward: links to storages of other routers, by name.",
     ),
     field(
         "policies",
@@ -165,12 +173,22 @@ fn read(report: &mut Report<'_>, merged: Value, env: &[(String, String)]) -> Set
             ))
         })
         .collect();
+    let forward = forward::read_links(report, ours.get("forward"), &data_dir);
     report
         .diagnostics
-        .extend(directories::check_written(storages.values(), &data_dir));
+        .extend(directories::check_written(&storages, &forward, &data_dir));
     let shard_groups = group::read_groups(report, ours.get("shard_groups"));
     group::check_groups(report, &shard_groups, &storages);
-    let policies = policy::read_policies(report, ours.get("policies"), &data_dir, &storages);
+    let bound = storages
+        .values()
+        .flat_map(|storage| storage.policies.iter().map(|(_, name)| name));
+    let bound = bound.chain(
+        forward
+            .values()
+            .filter_map(|link| link.prioritize.as_deref()),
+    );
+    let bound: Vec<&str> = bound.collect();
+    let policies = policy::read_policies(report, ours.get("policies"), &data_dir, &bound);
 
     let zenoh = Value::Object(zenoh);
     let mut settings = Settings {
@@ -181,6 +199,7 @@ fn read(report: &mut Report<'_>, merged: Value, env: &[(String, String)]) -> Set
         volumes,
         storages,
         shard_groups,
+        forward,
         policies,
         roots,
     };
@@ -242,10 +261,14 @@ impl Settings {
             (name.clone(), json!(patterns))
         });
         let groups: Map<String, Value> = groups.collect();
+        let links = self.forward.iter();
+        let links = links.map(|(name, link)| (name.clone(), link.to_json()));
+        let links: Map<String, Value> = links.collect();
         for (name, map) in [
             ("volumes", volumes),
             ("storages", storages),
             ("shard_groups", groups),
+            ("forward", links),
         ] {
             if !map.is_empty() {
                 all.insert(name.into(), Value::Object(map));

@@ -1,5 +1,6 @@
 //! The settings in force as text, and the JSON schema of ours.
 
+use crate::forward::{BUDGET_FIELDS, FORWARD_FIELDS, FORWARD_POLICY_FIELDS, LANE_FIELDS};
 use crate::influx::SERVER_FIELDS;
 use crate::path::KeyPath;
 use crate::plugins::ZENOH_FIELDS;
@@ -157,6 +158,20 @@ pub fn schema() -> Value {
     refine(&mut schema, "storages", named(storage));
     let patterns = json!({ "type": ["string", "array"], "items": { "type": "string" } });
     refine(&mut schema, "shard_groups", named(patterns));
+    let link = {
+        let mut link = object(&[FORWARD_FIELDS]);
+        refine(&mut link, "budget", object(&[BUDGET_FIELDS]));
+        let lane = object(&[LANE_FIELDS]);
+        refine(
+            &mut link,
+            "lanes",
+            json!({ "type": "array", "items": lane }),
+        );
+        refine(&mut link, "policies", object(&[FORWARD_POLICY_FIELDS]));
+        // A key expression alone is a link.
+        json!({ "anyOf": [{ "type": ["string", "array"], "items": { "type": "string" } }, link] })
+    };
+    refine(&mut schema, "forward", named(link));
     let mut policies = object(&[POLICY_FIELDS]);
     refine(&mut policies, "limits", object(&[LIMIT_FIELDS]));
     refine(&mut schema, "policies", policies);
@@ -218,6 +233,10 @@ mod tests {
             POLICY_FIELDS,
             LIMIT_FIELDS,
             STORAGE_POLICY_FIELDS,
+            FORWARD_FIELDS,
+            BUDGET_FIELDS,
+            LANE_FIELDS,
+            FORWARD_POLICY_FIELDS,
         ];
         for field in all.into_iter().flatten() {
             assert!(

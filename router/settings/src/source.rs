@@ -85,6 +85,17 @@ pub(crate) enum Spot {
     Within(Range<usize>),
 }
 
+impl Source {
+    /// Whether the entry at a path is written at this one here. A link that is a key expression is
+    /// also where its `key_expr` is written; a link that is an object is not.
+    fn holds(&self, here: &KeyPath, path: &KeyPath) -> bool {
+        let is_link = path.names().first().is_some_and(|name| name == "forward");
+        let is_above = here.names().len() < path.names().len();
+        let found = here.get(&self.value);
+        found.is_some_and(|found| !(is_link && is_above && found.is_object()))
+    }
+}
+
 impl Sources {
     pub(crate) fn push(&mut self, source: Source) {
         self.sources.push(source);
@@ -110,10 +121,10 @@ impl Sources {
 
     pub(crate) fn origin_of(&self, path: &KeyPath) -> Origin {
         let holder = self.sources.iter().rev().find_map(|source| {
-            let path = written_as(path)
+            let at = written_as(path)
                 .into_iter()
-                .find(|path| path.get(&source.value).is_some())?;
-            Some((source, path))
+                .find(|at| source.holds(at, path))?;
+            Some((source, at))
         });
         let Some((source, path)) = holder else {
             return Origin::Default;
@@ -160,7 +171,8 @@ impl Sources {
                 at,
                 written
                     .iter()
-                    .find_map(|path| source.places.get(path).cloned())?,
+                    .filter(|at| source.holds(at, path))
+                    .find_map(|at| source.places.get(at).cloned())?,
             ))
         };
         let mut sources = self.sources.iter().enumerate();

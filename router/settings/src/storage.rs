@@ -22,7 +22,7 @@ pub(crate) use fields::{
     COLLECTION_FIELDS, ENGINE_FIELDS, QUEUE_FIELDS, RETAIN_FIELDS, SHARD_BY_FIELDS, SPOOL_FIELDS,
     STORAGE_FIELDS,
 };
-pub(crate) use keys::read_texts;
+pub(crate) use keys::{read_keys, read_texts};
 pub(crate) use mirror::MIRROR_FIELDS;
 pub use mirror::{MirrorSettings, Peers};
 pub use shards::ShardSettings;
@@ -171,7 +171,7 @@ pub(crate) fn read_storage(
         &[STORAGE_FIELDS, ENGINE_FIELDS, SERVER_FIELDS],
     )?;
 
-    let keys = keys::read_keys(report, &table, name);
+    let keys = keys::read_keys(report, &table, &place);
     let strip_prefix = keys::read_strip_prefix(report, &table, keys.as_ref());
     let engine = shards::read_shards(report, name, &table, around);
     let history = table.choice(
@@ -267,7 +267,7 @@ fn read_complete(report: &mut Report<'_>, table: &Table<'_>) -> bool {
         .unwrap_or_default()
 }
 
-fn inner<'v>(
+pub(crate) fn inner<'v>(
     report: &mut Report<'_>,
     table: &Table<'v>,
     name: &str,

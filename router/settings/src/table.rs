@@ -24,9 +24,6 @@ pub(crate) const fn field(name: &'static str, schema: &'static str, about: &'sta
     }
 }
 
-/// Settings that are announced and not in this version.
-const LATER: [&str; 1] = ["forward"];
-
 /// Collects what is wrong, with its place.
 pub(crate) struct Report<'s> {
     pub(crate) sources: &'s Sources,
@@ -99,11 +96,6 @@ impl<'s> Report<'s> {
         known: impl Iterator<Item = &'k str> + Clone,
     ) {
         let name = path.last().unwrap_or_default();
-        if LATER.contains(&name) {
-            let message = format!("`{name}` is not in this version yet");
-            let diagnostic = Diagnostic::error("weir::not-built-in", message).help("remove it");
-            return self.tell(path, Spot::Key, diagnostic);
-        }
         let message = format!("unknown field `{name}` in {place}");
         let help = did_you_mean(name, known.clone()).unwrap_or_else(|| {
             let known: Vec<&str> = known.filter(|name| !name.starts_with('_')).collect();

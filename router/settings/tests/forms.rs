@@ -8,9 +8,10 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 use weir_settings::{
-    Backend, Defaults, Durability, Flag, Form, History, InfluxVersion, Layers, Loaded,
-    MirrorSettings, OnClosure, Origin, Peers, PolicyLimits, Settings, Signatures, StorageSettings,
-    Timestamps, load, parse_storage, parse_volume, schema, show,
+    Backend, Budget, Defaults, Durability, Flag, Form, ForwardSettings, History, InfluxVersion,
+    JournalSync, Layers, Loaded, MirrorSettings, OnClosure, OnFull, Order, Origin, Peers,
+    PolicyLimits, Settings, Signatures, StorageSettings, Timestamps, load, parse_storage,
+    parse_volume, schema, show,
 };
 
 fn layers(files: &[&str]) -> Layers {
@@ -49,6 +50,9 @@ fn shows_what_is_in_force_and_where_it_was_written() {
         "ours.json",
         "policies.json5",
         "mirrors.json5",
+        "forward.json5",
+        "forward.yaml",
+        "forward.toml",
         "influxdb.json5",
         "influxdb_zenohd.json5",
     ] {
@@ -67,6 +71,7 @@ fn what_is_shown_reads_back_as_the_same() {
         "ours.json",
         "policies.json5",
         "mirrors.json5",
+        "forward.json5",
     ] {
         let (settings, loaded) = good(&layers(&[name]));
         let dir = tempfile::tempdir().unwrap();
@@ -94,6 +99,82 @@ fn a_storage_is_mirrored_unless_it_says_otherwise() {
     assert_eq!(narrow.to, named(&[]));
     assert_eq!(narrow.period, Duration::from_secs(30));
     assert_eq!(narrow.timeout, Duration::from_millis(2_500));
+}
+
+#[test]
+fn a_key_expression_alone_is_a_link() {
+    let (settings, loaded) = good(&layers(&["forward.json5"]));
+    assert_eq!(loaded.diagnostics, []);
+    let plain = &settings.forward["plain"];
+    let keys = plain.keys.clone();
+    assert_eq!(keys.patterns[0].as_str(), "telemetry/**");
+    let expected = ForwardSettings {
+        name: "plain".into(),
+        keys,
+        to: Peers::All,
+        dir: "/var/lib/weir/forward/plain".into(),
+        budget: Budget {
+            bytes: 8 << 30,
+            age: None,
+        },
+        on_full: OnFull::DropOldest,
+        lanes: Vec::new(),
+        order: Order::OldestFirst,
+        rate: None,
+        sync: JournalSync::Within(Duration::from_millis(10)),
+        period: Duration::from_secs(2),
+        timeout: Duration::from_secs(5),
+        keep: Duration::from_secs(600),
+        prioritize: None,
+    };
+    assert_eq!(*plain, expected);
+    // Nothing else is said of policies, and `cloud` names one.
+    assert_eq!(settings.policies.unwrap().dir, Path::new("./policies"));
+
+    // A later layer adds to it; both say where they were written.
+    let mut more = layers(&["forward.json5"]);
+    more.env = vec![env("WEIR_FORWARD__plain__RATE", "1MiB")];
+    more.flags = vec![Flag::cfg("forward/more:['a/**', 'b/**']").unwrap()];
+    let (settings, loaded) = good(&more);
+    assert_eq!(settings.forward["plain"].rate, Some(1 << 20));
+    assert_eq!(settings.forward["more"].keys.patterns.len(), 2);
+    let origin = |path: &str| loaded.sources.origin(path).to_string();
+    let file = "tests/files/good/forward.json5:5";
+    assert_eq!(origin("forward/plain/key_expr"), file);
+    assert_eq!(origin("forward/plain/rate"), "WEIR_FORWARD__plain__RATE");
+    assert_eq!(origin("forward/more/key_expr"), "--cfg");
+    assert_eq!(origin("forward/more/rate"), "default");
+}
+
+#[test]
+fn reads_every_setting_of_a_link_in_every_language() {
+    for name in ["forward.json5", "forward.yaml", "forward.toml"] {
+        let (settings, loaded) = good(&layers(&[name]));
+        assert_eq!(loaded.diagnostics, [], "{name}");
+        let cloud = &settings.forward["cloud"];
+        assert_eq!(cloud.keys.patterns.len(), 2);
+        assert_eq!(cloud.keys.exclude[0].as_str(), "vehicle/42/debug/**");
+        let to = ["5a1f", "seoul/telemetry"].map(str::to_owned);
+        assert_eq!(cloud.to, Peers::Named(to.into()));
+        assert_eq!(cloud.dir, Path::new("/mnt/ssd/outbox"));
+        let age = Some(Duration::from_secs(3 * 86_400));
+        let bytes = 64 << 30;
+        assert_eq!(cloud.budget, Budget { bytes, age });
+        assert_eq!(cloud.on_full, OnFull::DropLowestLane);
+        assert_eq!(cloud.order, Order::NewestFirst);
+        assert_eq!(cloud.rate, Some(2 << 20));
+        assert_eq!(cloud.sync, JournalSync::Always);
+        assert_eq!(cloud.period, Duration::from_millis(500));
+        assert_eq!(cloud.timeout, Duration::from_millis(2_500));
+        assert_eq!(cloud.keep, Duration::from_secs(3_600));
+        assert_eq!(cloud.prioritize.as_deref(), Some("alarms-first"));
+        let lanes: Vec<_> = cloud.lanes.iter().collect();
+        let lane = |n: usize| (lanes[n].lane, lanes[n].expires, lanes[n].newest_only);
+        assert_eq!(lane(0), (Some(0), None, false));
+        assert_eq!(lane(1), (Some(6), Some(Duration::from_secs(60)), true));
+        assert_eq!(lane(2), (None, None, true));
+        assert_eq!(lanes[0].keys.patterns.len(), 2);
+    }
 }
 
 #[test]

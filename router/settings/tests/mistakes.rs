@@ -114,6 +114,11 @@ fn finds_directories_that_cannot_be_used() {
     let value = json!({
         "data_dir": at("data"),
         "policies": { "dir": at("file") },
+        "forward": {
+            "below_a_file": { "key_expr": "a/**", "dir": at("other/y") },
+            "good": "f/**",
+            "linked": { "key_expr": "c/**", "dir": at("link/../real/x") },
+        },
         "storages": {
             "below_a_file": storage("a/**", json!({ "dir": at("other/x") })),
             "is_a_file": storage("b/**", json!({ "dir": at("file") })),
@@ -141,7 +146,9 @@ fn finds_directories_that_cannot_be_used() {
             "storages/below_a_file/dir weir::unusable-directory",
             "storages/is_a_file/dir weir::unusable-directory",
             "storages/kernel/dir weir::unusable-directory",
+            "forward/below_a_file/dir weir::unusable-directory",
             "storages/real/dir weir::shared-directory",
+            "forward/linked/dir weir::shared-directory",
             "policies/dir weir::unusable-directory",
         ]
     );

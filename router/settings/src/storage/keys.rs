@@ -1,4 +1,4 @@
-//! Which keys a storage holds.
+//! Which keys a storage holds, or a link forwards.
 
 use crate::diagnostic::Diagnostic;
 use crate::path::KeyPath;
@@ -8,7 +8,8 @@ use serde_json::Value;
 use weir_core::pattern::{KeyPattern, KeySet, PatternError, parse_key_expr};
 use zenoh_keyexpr::OwnedKeyExpr;
 
-pub(super) fn read_keys(report: &mut Report<'_>, table: &Table<'_>, name: &str) -> Option<KeySet> {
+/// The keys of a `place`, which is "storage `demo`" or the like.
+pub(crate) fn read_keys(report: &mut Report<'_>, table: &Table<'_>, place: &str) -> Option<KeySet> {
     let exclude = read_list(report, table, "exclude", parse_key_expr);
     let field = match (table.get("key_expr"), table.get("key_exprs")) {
         (Some(_), Some(_)) => {
@@ -19,7 +20,7 @@ pub(super) fn read_keys(report: &mut Report<'_>, table: &Table<'_>, name: &str) 
         (None, Some(_)) => "key_exprs",
         (Some(_), None) => "key_expr",
         (None, None) => {
-            let message = format!("storage `{name}` has no `key_expr`");
+            let message = format!("{place} has no `key_expr`");
             report.missing(&table.path, message, "add `key_expr: \"some/keys/**\"`");
             return None;
         }
