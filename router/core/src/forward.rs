@@ -42,6 +42,30 @@ pub struct Stretch {
     pub to: u64,
 }
 
+/// Something that was given up: it was seen, and will not be shipped.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Lost {
+    /// Whose, and when it was stamped.
+    pub stretch: Stretch,
+    /// How many puts and deletes.
+    pub count: u64,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why something was given up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Cause {
+    /// The outbox was full.
+    Full,
+    /// It had waited for too long.
+    Age,
+    /// It could not be read any more.
+    Damage,
+    /// A later version of this protocol knows.
+    Other,
+}
+
 /// Something that waits: a put or delete of a key (in full, whatever `strip_prefix` says elsewhere), or
 /// a wildcard operation. It is stamped.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,7 +115,8 @@ pub trait Outbox {
 
     /// The longest stretches of whole seconds that wait, older than `before` (NTP64), in order of
     /// source and time, each with the sum of all that the link has seen of it: what was dropped, by
-    /// rule or by a policy, included. At most `max` of them.
+    /// rule or by a policy, included. Operations are in no sum, but the seconds of those that wait are
+    /// in a stretch like others. At most `max` stretches.
     ///
     /// # Errors
     /// If the journal cannot be read now.
@@ -108,7 +133,7 @@ pub trait Outbox {
         parts: usize,
     ) -> Result<Vec<(Stretch, Summary)>, Unreadable>;
 
-    /// What is kept of a stretch, in any order: what could be shipped.
+    /// What is kept of a stretch, in any order: what could be shipped. Without operations.
     ///
     /// # Errors
     /// If the journal cannot be read now.
@@ -121,7 +146,7 @@ pub trait Outbox {
     fn operations(&mut self) -> Result<Vec<WildcardOp>, Unreadable>;
 
     /// What is missing of a lane, from a position on, until it is `bytes_max` together, but one entry at
-    /// least if there is one. Entries that expired before `now` are left out.
+    /// least if there is one. Entries that expired before `now` and operations are left out.
     ///
     /// # Errors
     /// If the journal cannot be read now.
@@ -134,6 +159,16 @@ pub trait Outbox {
         now: u64,
         bytes_max: usize,
     ) -> Result<Page, Unreadable>;
+
+    /// What was given up and this upstream has not noted yet, `max` at most; none, for an outbox that
+    /// gives nothing up.
+    ///
+    /// # Errors
+    /// If the journal cannot be read now.
+    fn lost(&mut self, max: usize) -> Result<Vec<Lost>, Unreadable> {
+        let _ = max;
+        Ok(Vec::new())
+    }
 }
 
 /// What an upstream lacks, as far as it has said.

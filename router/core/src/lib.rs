@@ -27,5 +27,6 @@ pub mod vector;
 pub mod version;
 pub mod view;
 pub mod wildcard;
+mod wire;
 
 pub use zenoh_keyexpr as keyexpr;

@@ -4,14 +4,19 @@
 //! Down -> Probing                    the upstream is there
 //! Probing -> Up                      it has all that waits
 //!         -> Draining                it lacks something
+//! Up -> Draining                     the same, found in a later round
 //! Draining -> Probing                all of that was shipped and stored
 //! any -> Faulted -> Probing          certificates do not come; tried again, later each time
 //! any -> Down                        the upstream is gone
 //! ```
 
+mod status;
+
 use bytes::Bytes;
 
-use super::{Entry, Mark, Order, Stretch};
+use super::{Entry, Lost, Mark, Order, Outbox, Stretch};
+
+pub use status::{Failure, Status};
 
 /// How a link behaves towards an upstream. Times are NTP64.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +56,9 @@ pub enum Event {
         /// In words.
         why: String,
     },
-    /// The upstream is there, or there again.
+    /// The upstream is there, or there again, or is another one now: a new round at once, whatever was
+    /// going on. What was certified before may be gone with it, so the journal has to be told first:
+    /// everything that it still keeps waits again.
     Wake,
     /// The upstream is not there.
     Gone,
@@ -84,6 +91,8 @@ pub enum Effect {
         /// Up to where.
         mark: Mark,
     },
+    /// The upstream knows that this was given up. To be told to the journal.
+    Noted(Vec<Lost>),
 }
 
 /// How a link stands with an upstream.
@@ -100,4 +109,66 @@ pub enum State {
     Up,
     /// It is there, and gives no certificates.
     Faulted,
+}
+
+const SECOND: u64 = 1 << 32;
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            order: Order::OldestFirst,
+            period: 5 * SECOND,
+            settle: 2 * SECOND,
+            timeout: 5 * SECOND,
+            in_flight: 4,
+            parcel_bytes: 256 << 10,
+            rate: None,
+        }
+    }
+}
+
+/// An outbox's view of one upstream. Whoever drives it calls [`Link::handle`] with what happens, and with
+/// [`Event::Tick`] when [`Link::deadline`] is over.
+#[derive(Clone, Debug)]
+pub struct Link {
+    rules: Rules,
+    chance: u64,
+    due: Option<u64>,
+    status: Status,
+}
+
+impl Link {
+    /// To an upstream that is not there yet. `seed` spreads the times of rounds.
+    #[must_use]
+    pub fn new(rules: Rules, seed: u64) -> Self {
+        Self {
+            rules,
+            chance: seed,
+            due: None,
+            status: Status::default(),
+        }
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// When to tick at the latest (NTP64).
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        self.due
+    }
+
+    /// Tells what happened at `now` (NTP64); returns what to do. Reads the outbox, and so may block.
+    pub fn handle(&mut self, now: u64, event: Event, outbox: &mut dyn Outbox) -> Vec<Effect> {
+        let _ = (&self.rules, self.chance, outbox);
+        if let Event::Wake | Event::Gone = event {
+            self.due = (event == Event::Wake).then_some(now);
+            self.status.state = State::Down;
+            self.status.since = now;
+        }
+        Vec::new()
+    }
 }

@@ -12,10 +12,8 @@
 //! a frame decodes to is within a constant times its length.
 
 mod body;
-mod wire;
 
 use bytes::Bytes;
-use thiserror::Error;
 
 use crate::{
     ledger::{Axis, Span, Summary},
@@ -24,33 +22,11 @@ use crate::{
     wildcard::WildcardOp,
 };
 
+pub use crate::wire::Bad;
 pub use body::op_id;
 
 /// What this build speaks.
 const VERSION: u8 = 1;
-
-/// Why a frame was not understood or not obeyed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum Bad {
-    /// Its bytes make no sense.
-    #[error("the frame makes no sense")]
-    Malformed,
-    /// It is of another version of the protocol.
-    #[error("the frame is of an unknown version")]
-    Version,
-    /// It asks for something unknown.
-    #[error("the frame is of an unknown kind")]
-    Kind,
-    /// It is longer than what is taken.
-    #[error("the frame is too long")]
-    Length,
-    /// The settings of who was asked do not allow it.
-    #[error("the settings of the peer do not allow it")]
-    Forbidden,
-    /// The store cannot be read now; ask again later.
-    #[error("the store of the peer cannot be read now")]
-    Unreadable,
-}
 
 /// How much lies in a span, as lists of spans say it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

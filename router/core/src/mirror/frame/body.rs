@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{
-    Bad, Brief, Cut, Parcel, Probe, Probed, Reply, Request, Rest, Strip, Verdict, Want,
-    wire::{Last, Reader, bound, count, ids, sized, varint},
-};
+use super::{Bad, Brief, Cut, Parcel, Probe, Probed, Reply, Request, Rest, Strip, Verdict, Want};
 use crate::{
     change::{KeptChange, WildcardChange},
     key::Key,
@@ -15,6 +12,7 @@ use crate::{
     record::Record,
     version::Version,
     wildcard::WildcardOp,
+    wire::{Fields, Last, Reader, bound, count, field, ids, sized, varint, word},
 };
 
 const PROBE: u8 = 1;
@@ -175,7 +173,7 @@ pub fn write_reply(reply: &Reply, out: &mut Vec<u8>) -> u8 {
         }
         Reply::Stored => PUSH,
         Reply::Refused(why) => {
-            field(out, tag::WHY, |out| out.push(code(*why)));
+            field(out, tag::WHY, |out| out.push(why.code()));
             return REFUSED;
         }
     };
@@ -183,7 +181,7 @@ pub fn write_reply(reply: &Reply, out: &mut Vec<u8>) -> u8 {
 }
 
 pub fn read_request(kind: u8, fields: Bytes) -> Result<Request, Bad> {
-    let mut found = Fields::read(kind & !REPLY, fields)?;
+    let mut found = read_fields(kind & !REPLY, fields)?;
     Ok(match kind {
         PROBE => {
             let mut times = found.optional(tag::TIMES);
@@ -247,10 +245,10 @@ pub fn read_request(kind: u8, fields: Bytes) -> Result<Request, Bad> {
 
 pub fn read_reply(kind: u8, fields: Bytes) -> Result<Reply, Bad> {
     if kind == REFUSED {
-        let mut found = Fields::read(PUSH, fields)?;
-        return Ok(Reply::Refused(why(found.required(tag::WHY)?.u8()?)));
+        let mut found = read_fields(PUSH, fields)?;
+        return Ok(Reply::Refused(Bad::of(found.required(tag::WHY)?.u8()?)));
     }
-    let mut found = Fields::read(kind & !REPLY, fields)?;
+    let mut found = read_fields(kind & !REPLY, fields)?;
     Ok(match kind ^ REPLY {
         PROBE => Reply::Probed(Box::new(read_probed(&mut found)?)),
         WILDCARDS => Reply::Wildcards {
@@ -425,40 +423,14 @@ fn parcel(out: &mut Vec<u8>, sent: &Parcel) {
     }
 }
 
-/// The fields of a frame, by tag; the first of each counts.
-struct Fields(Vec<(u8, Reader)>);
+fn read_fields(kind: u8, fields: Bytes) -> Result<Fields, Bad> {
+    if !(PROBE..=PUSH).contains(&kind) {
+        return Err(Bad::Kind);
+    }
+    Fields::read(fields, tag::WHY)
+}
 
 impl Fields {
-    fn read(kind: u8, fields: Bytes) -> Result<Self, Bad> {
-        if !(PROBE..=PUSH).contains(&kind) {
-            return Err(Bad::Kind);
-        }
-        let mut reader = Reader::new(fields);
-        let mut found: Vec<(u8, Reader)> = Vec::new();
-        while !reader.is_empty() {
-            let tag = reader.u8()?;
-            let value = reader.sized()?;
-            let is_known = (tag::KEYS..=tag::WHY).contains(&tag);
-            if is_known && found.iter().all(|(other, _)| *other != tag) {
-                found.push((tag, Reader::new(value)));
-            }
-        }
-        Ok(Self(found))
-    }
-
-    fn optional(&mut self, tag: u8) -> Option<Reader> {
-        let at = self.0.iter().position(|(other, _)| *other == tag)?;
-        Some(self.0.swap_remove(at).1)
-    }
-
-    fn required(&mut self, tag: u8) -> Result<Reader, Bad> {
-        self.optional(tag).ok_or(Bad::Malformed)
-    }
-
-    fn word(&mut self, tag: u8) -> Result<u64, Bad> {
-        self.required(tag)?.u64()
-    }
-
     fn horizon(&mut self) -> Result<Version, Bad> {
         let Some(mut value) = self.optional(tag::HORIZON) else {
             return Ok(Version::ZERO);
@@ -499,17 +471,6 @@ impl Fields {
         }
         Ok(parcel)
     }
-}
-
-fn field(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
-    let mut value = Vec::new();
-    write(&mut value);
-    out.push(tag);
-    sized(out, &value);
-}
-
-fn word(out: &mut Vec<u8>, tag: u8, value: u64) {
-    field(out, tag, |out| out.extend(value.to_be_bytes()));
 }
 
 /// A horizon, unless it is below everything.
@@ -597,26 +558,4 @@ fn read_position(value: &mut Reader, last: &mut Last, axis: Axis) -> Result<Opti
         bound.resize(8, 0);
     }
     Ok(bound)
-}
-
-const fn code(why: Bad) -> u8 {
-    match why {
-        Bad::Malformed => 1,
-        Bad::Version => 2,
-        Bad::Kind => 3,
-        Bad::Length => 4,
-        Bad::Forbidden => 5,
-        Bad::Unreadable => 6,
-    }
-}
-
-const fn why(code: u8) -> Bad {
-    match code {
-        2 => Bad::Version,
-        3 => Bad::Kind,
-        4 => Bad::Length,
-        5 => Bad::Forbidden,
-        6 => Bad::Unreadable,
-        _ => Bad::Malformed,
-    }
 }

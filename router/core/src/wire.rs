@@ -1,15 +1,42 @@
-//! The bytes below a frame's fields: integers, strings, bounds. Whatever is read may come from anyone:
-//! nothing here panics, and nothing is reserved for what a length only claims.
+//! The bytes of frames: fields, and below them integers, strings, bounds. Whatever is read may come
+//! from anyone: nothing here panics, and nothing is reserved for what a length only claims.
 
 use bytes::Bytes;
-
-use super::Bad;
+use thiserror::Error;
 
 /// How much of the bound before it a bound may repeat. Keeps what a frame decodes to within a
 /// constant times its length.
 const SHARED_MAX: usize = 254;
 /// Stands for the end of an axis.
 const END: u8 = 255;
+
+/// Why a frame was not understood or not obeyed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum Bad {
+    /// Its bytes make no sense.
+    #[error("the frame makes no sense")]
+    Malformed,
+    /// It is of another version of the protocol.
+    #[error("the frame is of an unknown version")]
+    Version,
+    /// It asks for something unknown.
+    #[error("the frame is of an unknown kind")]
+    Kind,
+    /// It is longer than what is taken.
+    #[error("the frame is too long")]
+    Length,
+    /// The settings of who was asked do not allow it.
+    #[error("the settings of the peer do not allow it")]
+    Forbidden,
+    /// The store cannot be read now; ask again later.
+    #[error("the store of the peer cannot be read now")]
+    Unreadable,
+}
+
+/// The fields of a frame, by tag; the first of each counts. A field is its tag (u8), its length
+/// (varint) and its value.
+#[derive(Debug)]
+pub struct Fields(Vec<(u8, Reader)>);
 
 /// Reads a frame's bytes.
 #[derive(Clone, Debug)]
@@ -20,6 +47,67 @@ pub struct Reader {
 /// The bound before, that the next one may share its beginning with.
 #[derive(Clone, Default, Debug)]
 pub struct Last(Vec<u8>);
+
+impl Bad {
+    /// Its number in frames.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Malformed => 1,
+            Self::Version => 2,
+            Self::Kind => 3,
+            Self::Length => 4,
+            Self::Forbidden => 5,
+            Self::Unreadable => 6,
+        }
+    }
+
+    /// The inverse of [`Bad::code`]; what is not known is the first.
+    #[must_use]
+    pub const fn of(code: u8) -> Self {
+        match code {
+            2 => Self::Version,
+            3 => Self::Kind,
+            4 => Self::Length,
+            5 => Self::Forbidden,
+            6 => Self::Unreadable,
+            _ => Self::Malformed,
+        }
+    }
+}
+
+impl Fields {
+    /// Reads fields; those whose tag is 0 or above `last` are skipped.
+    pub fn read(fields: Bytes, last: u8) -> Result<Self, Bad> {
+        let mut reader = Reader::new(fields);
+        let mut found: Vec<(u8, Reader)> = Vec::new();
+        while !reader.is_empty() {
+            let tag = reader.u8()?;
+            let value = reader.sized()?;
+            let is_known = (1..=last).contains(&tag);
+            if is_known && found.iter().all(|(other, _)| *other != tag) {
+                found.push((tag, Reader::new(value)));
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// A field that may be there.
+    pub fn optional(&mut self, tag: u8) -> Option<Reader> {
+        let at = self.0.iter().position(|(other, _)| *other == tag)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    /// A field that must be there.
+    pub fn required(&mut self, tag: u8) -> Result<Reader, Bad> {
+        self.optional(tag).ok_or(Bad::Malformed)
+    }
+
+    /// A field of 8 bytes that must be there.
+    pub fn word(&mut self, tag: u8) -> Result<u64, Bad> {
+        self.required(tag)?.u64()
+    }
+}
 
 impl Reader {
     /// Of these bytes; what is read are slices of them.
@@ -111,6 +199,19 @@ impl Reader {
         let mut rest = Self::new(bytes);
         (0..count).map(|_| rest.u64()).collect()
     }
+}
+
+/// Appends a field.
+pub fn field(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    let mut value = Vec::new();
+    write(&mut value);
+    out.push(tag);
+    sized(out, &value);
+}
+
+/// Appends a field of 8 bytes.
+pub fn word(out: &mut Vec<u8>, tag: u8, value: u64) {
+    field(out, tag, |out| out.extend(value.to_be_bytes()));
 }
 
 /// Appends an integer, 7 bits a byte.
