@@ -10,7 +10,10 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 use serde_json::{Value, json};
-use weir_core::placement::{ByChunk, Route};
+use weir_core::{
+    backlog::Prioritize,
+    placement::{ByChunk, Route},
+};
 use weir_policy::{
     Environment, Host, Limits, Policies, PoliciesSettings,
     directory::DirectorySettings,
@@ -19,7 +22,7 @@ use weir_policy::{
     slot::ResolveSlot,
     status::{PolicyStatus, SlotStatus},
 };
-use weir_settings::{PolicyLimits, PolicySettings, Signatures, StorageSettings};
+use weir_settings::{ForwardSettings, PolicyLimits, PolicySettings, Signatures, StorageSettings};
 
 use crate::storage::{
     Plan,
@@ -126,6 +129,24 @@ pub(crate) fn bind(
     let shards = plan.labels.clone();
     let slot = policies.bind_route(&settings.name, policy, prefix, shards, native);
     Some(Box::new(slot))
+}
+
+/// Who decides what leaves a link's backlog first: the policy that it names
+/// (`forward.NAME.policies.prioritize`) wherever that serves and says something, else `native`. Keys are
+/// those of Zenoh, in full. Dropping it ends the policy's seat.
+#[allow(dead_code, reason = "links are not run yet")]
+pub(crate) fn bind_prioritize(
+    policies: Option<&Policies>,
+    settings: &ForwardSettings,
+    native: Box<dyn Prioritize>,
+) -> Box<dyn Prioritize> {
+    match (policies, settings.prioritize.as_deref()) {
+        (Some(policies), Some(policy)) => {
+            Box::new(policies.bind_prioritize(&settings.name, policy, "", native))
+        }
+        // Naming a policy is enough for the registry to be there.
+        _ => native,
+    }
 }
 
 impl ResolverSlot for ResolveSlot {

@@ -19,7 +19,8 @@ use crate::{
     stats::Stats,
 };
 
-/// Decides what leaves a backlog first: the policy if one serves, else the link's own settings.
+/// Decides what leaves a backlog first: the policy if one serves, else the link's own settings. They
+/// also decide on what the policy leaves to them, so a seat answers [`Verdict::Default`] only if they do.
 pub struct PrioritizeSlot {
     seat: Seat<PrioritizeInstance>,
     prefix: String,
@@ -77,6 +78,14 @@ impl Prioritize for PrioritizeSlot {
         if !is_decided {
             verdicts.truncate(begin);
             self.native.prioritize(link, batch, verdicts);
+            return;
+        }
+        for (sample, at) in batch.iter().zip(begin..) {
+            if verdicts[at] == Verdict::Default {
+                self.native
+                    .prioritize(link, std::slice::from_ref(sample), verdicts);
+                verdicts.swap_remove(at);
+            }
         }
     }
 }

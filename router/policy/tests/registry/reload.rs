@@ -216,3 +216,35 @@ fn a_backlog_is_ordered_by_the_policy_or_by_priority() {
     assert_eq!(ask(), 2);
     assert_eq!(fleet.slot("alarms").owner, "forward/cloud");
 }
+
+#[test]
+fn what_a_policy_leaves_open_the_link_decides() {
+    let fleet = Fleet::new();
+    let body = "(i32.store8 (local.get $answer)
+          (i32.and (i32.const 1) (local.get $i)))
+        (i32.store8 (i32.add (local.get $answer) (i32.const 8)) (i32.const 2))";
+    fleet.drop_in("odd.wasm", Guest::prioritizer_each(body).wasm());
+    let mut slot = fleet
+        .policies
+        .bind_prioritize("cloud", "odd", "", Box::new(ByPriority));
+    fleet.wait("odd", |status| status.slots[0].service == "policy");
+    let link = LinkState {
+        name: "cloud",
+        now: 1,
+        queued: 0,
+        queued_bytes: 0,
+        capacity_bytes: 1,
+    };
+    let lanes = |verdicts: &[Verdict]| -> Vec<u8> {
+        let lane = |verdict: &Verdict| match verdict {
+            Verdict::Place(placement) => placement.lane,
+            other => panic!("{other:?}"),
+        };
+        verdicts.iter().map(lane).collect()
+    };
+    // Behind what is there already.
+    let mut verdicts = vec![Verdict::Drop(7)];
+    slot.prioritize(link, &samples(5), &mut verdicts);
+    assert_eq!(verdicts[0], Verdict::Drop(7));
+    assert_eq!(lanes(&verdicts[1..]), [5, 2, 5, 2, 5]);
+}
