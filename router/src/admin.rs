@@ -80,7 +80,7 @@ pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
     let rates = storage.rates();
     json!({
         "name": storage.name,
-        "state": if condition.failed { "failed" } else if condition.current { "up" } else { "down" },
+        "state": if condition.failed { "failed" } else if storage.is_well() { "up" } else { "down" },
         "key_expr": storage.set.declared().iter().map(|expr| expr.as_str()).collect::<Vec<_>>(),
         "strip_prefix": storage.space.prefix().map(|prefix| prefix.as_str()),
         "complete": storage.complete,
@@ -93,11 +93,21 @@ pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
         "queued": storage.queued(),
         "spooled_changes": condition.spooled_changes,
         "spooled_bytes": condition.spooled_bytes,
+        "server": storage.backlog().map(|backlog| json!({
+            "ready": backlog.ready,
+            "waiting_changes": backlog.changes,
+            "waiting_bytes": backlog.bytes,
+            "sent": backlog.shipped,
+            "refused": backlog.refused,
+            "expired": backlog.expired,
+            "last_error": backlog.last_error,
+        })),
         "jobs": condition.jobs,
         "ingest_per_s": rates.ingest,
         "queries_per_s": rates.queries,
         "totals": totals,
         "mirrors": service.mirrors().map(|mirrors| mirrors.of(&storage.name)),
+        "lost": storage.lost(),
         "last_error": storage.counters.last_error.lock().clone(),
     })
 }
@@ -119,7 +129,7 @@ pub(crate) fn router_status(service: &Service) -> Value {
     let storages = service.storages();
     let down: Vec<&str> = storages
         .iter()
-        .filter(|storage| !storage.condition().current)
+        .filter(|storage| !storage.is_well())
         .map(|storage| storage.name.as_str())
         .collect();
     json!({
@@ -138,7 +148,7 @@ pub(crate) fn is_ready(service: &Service) -> bool {
     let storages = service.storages();
     service.is_attached()
         && service.not_open().is_empty()
-        && storages.iter().all(|storage| storage.condition().current)
+        && storages.iter().all(|storage| storage.is_well())
 }
 
 /// Answers a query on `@weir/<id>/**`. Runs on a thread that may block.

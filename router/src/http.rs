@@ -120,9 +120,15 @@ async fn readyz(State(shown): State<Shown>, query: Query<Readiness>) -> impl Int
     if query.verbose.is_some() {
         for storage in shown.service.storages() {
             let condition = storage.condition();
-            let mark = if condition.current { '+' } else { '-' };
+            let mark = if storage.is_well() { '+' } else { '-' };
+            let server = storage.backlog().unwrap_or_default();
             let state = match (condition.current, condition.failed) {
-                (true, _) => "up".to_owned(),
+                (true, _) => match server.last_error {
+                    None => "up".to_owned(),
+                    Some(why) => {
+                        format!("up, {} changes wait for its server: {why}", server.changes)
+                    }
+                },
                 (false, true) => "failed".to_owned(),
                 (false, false) => {
                     let last = storage.counters.last_error.lock();
@@ -173,7 +179,7 @@ impl Collector for Storages {
                 ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
             }
         }
-        let gauges: [Gauge; 6] = [
+        let gauges: [Gauge; 9] = [
             ("storage_keys", "keys held, tombstones included", |s| {
                 s.count().map(|c| c.keys)
             }),
@@ -195,6 +201,21 @@ impl Collector for Storages {
                 "storage_up",
                 "1 if every store is up and nothing waits",
                 |s| Some(u64::from(s.condition().current)),
+            ),
+            (
+                "storage_server_up",
+                "1 if the server that keeps the history takes what it is given",
+                |s| Some(u64::from(s.backlog()?.last_error.is_none())),
+            ),
+            (
+                "storage_server_waiting_changes",
+                "changes that wait for the server that keeps the history",
+                |s| Some(s.backlog()?.changes),
+            ),
+            (
+                "storage_server_waiting_bytes",
+                "bytes that they take here",
+                |s| Some(s.backlog()?.bytes),
             ),
         ];
         for (name, help, gauge) in gauges {

@@ -12,6 +12,7 @@ pub mod client;
 mod clock;
 mod convert;
 mod http;
+mod identity;
 mod mirror;
 mod plan;
 mod plugin;

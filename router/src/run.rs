@@ -14,7 +14,7 @@ use weir_settings::{Layers, Severity};
 use crate::{
     admin::{self, Permissions},
     clock::SharedClock,
-    convert, plugin, policies,
+    convert, identity, plugin, policies,
     runtime::{self, Router},
     service::Service,
     session::Service as Serving,
@@ -68,7 +68,11 @@ pub async fn run(options: RunOptions) -> Result<ExitCode> {
         return Ok(ExitCode::from(FAILURE));
     };
     raise_file_limit();
-    let config = runtime::config(&settings, &uhlc::ID::rand().to_string())?;
+    let own_id = match settings.zenoh.get("id") {
+        Some(_) => None,
+        None => Some(identity::of(&settings.data_dir)?.to_string()),
+    };
+    let config = runtime::config(&settings, own_id.as_deref())?;
 
     // The signals are caught before anything is opened, so that none is missed.
     let mut terminate = signal(SignalKind::terminate())?;

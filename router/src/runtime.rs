@@ -24,18 +24,20 @@ pub(crate) struct Router {
     pub bus: Bus,
 }
 
-/// Zenoh's configuration for what the settings say, as the router `id` unless they name another,
-/// with the storages in it, so that the admin space shows them and changes of them are checked.
+/// Zenoh's configuration for what the settings say, as the router `own_id` if they name none, with the
+/// storages in it, so that the admin space shows them and changes of them are checked.
 ///
 /// # Errors
 /// What Zenoh refuses; nothing, if the settings were checked.
-pub(crate) fn config(settings: &Settings, id: &str) -> Result<Config> {
+pub(crate) fn config(settings: &Settings, own_id: Option<&str>) -> Result<Config> {
     let mut tree = match &settings.zenoh {
         Value::Object(tree) => tree.clone(),
         _ => Map::new(),
     };
     tree.insert("mode".to_owned(), json!("router"));
-    tree.entry("id").or_insert_with(|| json!(id));
+    if let Some(id) = own_id {
+        tree.insert("id".to_owned(), json!(id));
+    }
     // Zenoh's own default leaves the admin space off; existing scripts and `weir status` need it.
     if let Value::Object(admin) = tree.entry("adminspace").or_insert_with(|| json!({})) {
         admin.entry("enabled").or_insert_with(|| json!(true));

@@ -2,9 +2,10 @@
 
 pub(crate) mod counters;
 mod jobs;
+pub(crate) mod lost;
 pub(crate) mod offer;
-mod packed;
-mod queue;
+pub(crate) mod packed;
+pub(crate) mod queue;
 mod replicas;
 pub(crate) mod shard;
 mod spool;
@@ -18,7 +19,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use weir_backend_api::{Capability, Count};
+use weir_backend_api::{Backlog, Capability, Count};
 use weir_core::{
     admission::History,
     keyspace::KeySpace,
@@ -315,6 +316,28 @@ impl Storage {
     /// How much the stores hold; `None` while one is not open or cannot tell.
     pub(crate) fn count(&self) -> Option<Count> {
         total(self.counts().map(|(_, count)| count))
+    }
+
+    /// How far its stores have come with handing on what they keep on a server; `None` if they have none.
+    pub(crate) fn backlog(&self) -> Option<Backlog> {
+        let open = self.readers.iter().filter_map(|reader| reader.get());
+        let backlogs = open.filter_map(|open| open.store.backlog());
+        backlogs.reduce(|sum, one| Backlog {
+            ready: sum.ready && one.ready,
+            changes: sum.changes + one.changes,
+            bytes: sum.bytes + one.bytes,
+            shipped: sum.shipped + one.shipped,
+            refused: sum.refused + one.refused,
+            expired: sum.expired + one.expired,
+            last_error: sum.last_error.or(one.last_error),
+        })
+    }
+
+    /// Whether it takes and hands on what comes: its stores are up, and so is the server of each that has
+    /// one, as far as is known.
+    pub(crate) fn is_well(&self) -> bool {
+        let server = self.backlog();
+        self.condition().current && server.is_none_or(|server| server.last_error.is_none())
     }
 
     /// The shards, for readers.

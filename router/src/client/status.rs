@@ -231,6 +231,7 @@ fn print_storages(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
         "ERRORS",
         "QUEUE",
         "SPOOL",
+        "UNSENT",
         "DURABILITY",
         "LAST ERROR",
     ]);
@@ -250,6 +251,7 @@ fn print_storages(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
             cell("totals.errors"),
             cell("queued"),
             cell("spooled_changes"),
+            cell("server.waiting_changes"),
             cell("durability"),
             cell("last_error.message"),
         ];
@@ -370,15 +372,15 @@ demo     77b2/demo  in_step  2026-11-23T07:36:56.123Z  0          3      5      
 ROUTER  VERSION  READY  DOWN
 ab12    0.1.0    yes    -
 
-STORAGE  STATE  KEYS  BYTES     INGEST/S  QUERIES/S  APPLIED  OUTDATED  PARKED  QUARANTINED  ERRORS  QUEUE  SPOOL  DURABILITY  LAST ERROR
-demo     up     1200  1.50 KiB  0.0       1.2        9        1         2       0            4       3      7      written     -
+STORAGE  STATE  KEYS  BYTES     INGEST/S  QUERIES/S  APPLIED  OUTDATED  PARKED  QUARANTINED  ERRORS  QUEUE  SPOOL  UNSENT  DURABILITY  LAST ERROR
+demo     up     1200  1.50 KiB  0.0       1.2        9        1         2       0            4       3      7      -       written     -
 ";
     const NOT_READY: &str = "\
 ROUTER  VERSION  READY  DOWN
 ab12    0.1.0    no     demo
 
-STORAGE  STATE  KEYS   BYTES     INGEST/S  QUERIES/S  APPLIED  OUTDATED  PARKED  QUARANTINED  ERRORS  QUEUE  SPOOL  DURABILITY  LAST ERROR
-demo     down   ~1200  1.50 KiB  0.0       1.2        9        1         2       0            4       3      7      written     disk\\nfull
+STORAGE  STATE  KEYS   BYTES     INGEST/S  QUERIES/S  APPLIED  OUTDATED  PARKED  QUARANTINED  ERRORS  QUEUE  SPOOL  UNSENT  DURABILITY  LAST ERROR
+demo     down   ~1200  1.50 KiB  0.0       1.2        9        1         2       0            4       3      7      -       written     disk\\nfull
 b is opening or cannot be opened: see the router's log
 ";
 

@@ -44,12 +44,13 @@ def shown(sample):
 
 
 def receipt(replies):
-    """What the one storage on the key answers; nothing if it does not."""
+    """What the first storage that acknowledges it answers, else why one does not; nothing if none says."""
+    refusal = {}
     for reply in replies:
         if reply.ok is not None:
             return json.loads(reply.ok.payload.to_bytes())
-        return {"error": reply.err.payload.to_string()}
-    return {}
+        refusal = {"error": reply.err.payload.to_string()}
+    return refusal
 
 
 class Driver:

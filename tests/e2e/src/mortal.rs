@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::{Got, python::packed};
+use crate::{
+    Got,
+    python::packed,
+    time::{SECOND, hour_ago},
+};
 
 /// What was asked of a router and what it acknowledged.
 ///
@@ -50,6 +54,19 @@ impl Operation {
             "value": self.value.as_ref().map(packed),
             "target": "all",
         })
+    }
+}
+
+impl Operation {
+    /// As [`Operation::request`], stamped: the greater number is the later one. Without a stamp each mirror
+    /// would stamp it by its own clock, and one put would be several versions.
+    #[must_use]
+    pub fn numbered(&self, number: u64) -> Value {
+        let mut request = self.request();
+        let selector = request["selector"].as_str().unwrap_or_default();
+        let stamp = ((hour_ago() / SECOND) << 32) + number;
+        request["selector"] = json!(format!("{selector};timestamp={stamp}/c11e"));
+        request
     }
 }
 

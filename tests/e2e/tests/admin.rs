@@ -253,6 +253,48 @@ fn our_own_status_counts_what_happens() {
 }
 
 #[test]
+fn what_waits_for_a_server_that_is_not_there_is_shown() {
+    // Nobody listens there any more.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", taken.local_addr().unwrap());
+    drop(taken);
+    let router = Router::start(&format!(
+        r#"far: {{ key_expr: "far/**", backend: "influxdb", url: "{url}", db: "d" }}"#
+    ));
+    let mut client = router.python();
+    client.put("far/a", "1");
+    client.put("far/b", "2");
+    let status = weir_e2e::until("both wait, and it is said why", || {
+        let status = router.storage("far").ok_or("no status")?;
+        let is_told = status["server"]["last_error"].is_string();
+        if status["server"]["waiting_changes"] == 2 && is_told {
+            Ok(status)
+        } else {
+            Err(status.to_string())
+        }
+    });
+    assert_eq!(status["state"], "down", "{status}");
+    assert_eq!(status["totals"]["applied"], 2, "{status}");
+    let readyz = http::get(router.http, "/readyz?verbose");
+    assert_eq!(readyz.status, 503);
+    let line = "[-] storage far: up, 2 changes wait for its server: ";
+    assert!(readyz.body.starts_with(line), "{}", readyz.body);
+    let page = http::get(router.http, "/metrics").body;
+    for sample in [
+        "weir_storage_server_up{storage=\"far\"} 0",
+        "weir_storage_server_waiting_changes{storage=\"far\"} 2",
+    ] {
+        assert!(page.lines().any(|line| line == sample), "{sample}: {page}");
+    }
+    let told = String::from_utf8(router.weir(&["status"]).out).unwrap();
+    let row: Vec<&str> = told
+        .lines()
+        .filter(|line| line.starts_with("far "))
+        .collect();
+    assert!(told.contains("UNSENT") && row.len() == 1, "{told}");
+}
+
+#[test]
 fn a_delete_from_the_future_is_parked_shown_and_purged() {
     let router = start();
     let mut client = router.python();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 use serde_json::json;
-use weir_e2e::{Router, http, python::packed, weir, weir_with};
+use weir_e2e::{Router, http, line::Line, python::packed, weir, weir_with};
 
 /// Embedded defaults, on addresses that nobody else has.
 const DEFAULTS: [&str; 7] = [
@@ -53,6 +53,7 @@ fn without_configuration_the_first_lines_say_what_runs_where() {
 #[test]
 fn rest_puts_gets_and_deletes_and_a_second_start_continues() {
     let mut router = start(&[]);
+    let id = router.id().to_owned();
     assert_eq!(
         router
             .rest_put("demo/room/1", "application/json", r#"{"t": 21.5}"#)
@@ -103,6 +104,43 @@ fn rest_puts_gets_and_deletes_and_a_second_start_continues() {
     router.kill9();
     router.restart();
     assert_eq!(values(&router), both[1..]);
+    assert_eq!(
+        router.id(),
+        id,
+        "its settings say none, so it keeps its own"
+    );
+}
+
+/// Zenoh tells what is declared to whoever is new when it computes its trees. With its own pause of 100 ms
+/// between two computations, who is lost and back in one pause is not new (`.cargo/config.toml`).
+#[test]
+fn a_router_that_is_back_at_once_hears_again_what_others_declare() {
+    let far = r#"storages: { far: { key_expr: "far/**", backend: "memory" } }"#;
+    let first = Router::start_with(far);
+    first.python().put("far/a", "1");
+    first.wait_decided("far", 1);
+    let line = Line::to(&first.endpoint);
+    let connect = format!(
+        r#"connect: {{ endpoints: ["{}"] }}, storages: {{}}"#,
+        line.endpoint
+    );
+    let mut second = Router::start_with(&connect);
+    let hears = |second: &Router| {
+        weir_e2e::until("the far storage is heard of", || {
+            match second.rest_value("far/a") {
+                Some(_) => Ok(()),
+                None => Err("no answer".to_owned()),
+            }
+        });
+    };
+    for _ in 0..4 {
+        line.cut();
+        line.mend();
+        hears(&second);
+        second.kill9();
+        second.restart();
+        hears(&second);
+    }
 }
 
 #[test]

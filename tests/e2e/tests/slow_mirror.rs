@@ -1,17 +1,21 @@
-//! Three mirrors, one on each engine that survives and one that does not, killed and cut off at random
-//! while they are written to: nothing acknowledged is lost, and all hold the same soon afterwards.
+//! Three mirrors, killed and cut off at random while they are written to: nothing acknowledged is lost,
+//! and all hold the same soon afterwards. Once on engines that keep files, once on RocksDB, on InfluxDB,
+//! whose server is killed too, and in memory, of which nothing is left after a kill.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+#[path = "../../../backends/influxdb/tests/common/influxd.rs"]
+mod influxd;
+
 use std::time::{Duration, Instant};
 
+use influxd::Influxd;
 use serde_json::{Value, json};
 use weir_e2e::{
     Client, Router,
     line::Line,
     mortal::{Ledger, Operation},
     rng::Rng,
-    time::{SECOND, hour_ago},
 };
 
 /// Troubles, one in five a partition and the others kills, unless `WEIR_MIRROR_TROUBLES` says otherwise.
@@ -31,12 +35,12 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start() -> Self {
+    fn start(engines: &[String; 3]) -> Self {
         let mut fleet = Self {
             routers: Vec::new(),
             lines: vec![Vec::new(); 3],
         };
-        for (number, backend) in ["rocksdb", "filesystem", "rocksdb"].into_iter().enumerate() {
+        for (number, engine) in engines.iter().enumerate() {
             let mut endpoints = Vec::new();
             for other in 0..number {
                 let line = Line::to(&fleet.routers[other].endpoint);
@@ -47,7 +51,7 @@ impl Fleet {
             let id = NAMES[number];
             fleet.routers.push(Router::start_with(&format!(
                 r#"id: "{id}", connect: {{ endpoints: {endpoints:?} }},
-                storages: {{ k: {{ key_expr: "k/**", backend: "{backend}", dir: "$DIR/k",
+                storages: {{ k: {{ key_expr: "k/**", {engine},
                     mirror: {{ period: "2s", timeout: "2s" }} }} }},"#
             )));
         }
@@ -96,11 +100,7 @@ fn put_some(client: &mut Client, rng: &mut Rng, number: &mut u64, ledger: &mut L
         })
         .collect();
     let request = |(number, operation): (u64, &Operation)| {
-        let mut request = operation.request();
-        // Without one each mirror would stamp it by its own clock, and one put would be three versions.
-        let selector = request["selector"].as_str().unwrap();
-        let stamp = ((hour_ago() / SECOND) << 32) + number;
-        request["selector"] = json!(format!("{selector};timestamp={stamp}/c11e"));
+        let mut request = operation.numbered(number);
         request["timeout"] = json!(3);
         request
     };
@@ -113,18 +113,46 @@ fn put_some(client: &mut Client, rng: &mut Rng, number: &mut u64, ledger: &mut L
 
 #[test]
 fn mirrors_that_are_killed_and_cut_off_lose_nothing_and_become_equal() {
+    let engine = |name: &str| format!(r#"backend: "{name}", dir: "$DIR/k""#);
+    trouble(&["rocksdb", "filesystem", "rocksdb"].map(engine), None);
+}
+
+#[test]
+fn mirrors_in_influxdb_and_in_memory_lose_nothing_and_become_equal() {
+    let Some(server) = influxd::own("") else {
+        return;
+    };
+    let engines = [
+        r#"backend: "rocksdb", dir: "$DIR/k""#.to_owned(),
+        format!(
+            r#"backend: "influxdb", url: "{}", db: "k", create_db: true"#,
+            server.url()
+        ),
+        r#"backend: "memory""#.to_owned(),
+    ];
+    trouble(&engines, Some(server));
+}
+
+/// Troubles one after the other; the server's death is one of them.
+fn trouble(engines: &[String; 3], mut server: Option<Influxd>) {
     let troubles = std::env::var("WEIR_MIRROR_TROUBLES");
     let troubles = troubles.map_or(TROUBLES, |text| text.parse().unwrap());
     let mut rng = Rng::from_environment();
-    let mut fleet = Fleet::start();
+    let mut fleet = Fleet::start(engines);
     let mut ledger = Ledger::default();
     let mut number = 0;
-    let (mut longest, mut partitions) = (Duration::ZERO, 0);
+    let (mut longest, mut partitions, mut outages) = (Duration::ZERO, 0, 0);
     for trouble in 0..troubles {
         let victim = usize::try_from(rng.below(3)).unwrap();
         let other = (victim + 1 + usize::try_from(rng.below(2)).unwrap()) % 3;
         let is_partition = rng.below(5) == 0;
         let mut client = fleet.routers[other].python();
+        // Beside one of the others, so that what waits for the server meets a kill or a partition.
+        let mut outage = server.as_mut().filter(|_| rng.below(4) == 0);
+        outages += usize::from(outage.is_some());
+        if let Some(server) = &mut outage {
+            server.kill();
+        }
         if is_partition {
             partitions += 1;
             for line in &fleet.lines[victim] {
@@ -144,6 +172,9 @@ fn mirrors_that_are_killed_and_cut_off_lose_nothing_and_become_equal() {
             put_some(&mut client, &mut rng, &mut number, &mut ledger);
             fleet.routers[victim].restart();
         }
+        if let Some(server) = outage {
+            server.resume();
+        }
         put_some(&mut client, &mut rng, &mut number, &mut ledger);
         let what = if is_partition { "partition" } else { "kill" };
         let when = format!("trouble {trouble}, a {what} of {}", NAMES[victim]);
@@ -153,7 +184,7 @@ fn mirrors_that_are_killed_and_cut_off_lose_nothing_and_become_equal() {
         ledger.check(&got, &when);
     }
     weir_e2e::say(&format!(
-        "{} kills and {partitions} partitions, {} acknowledged, equal after at most {longest:.1?}",
+        "{} kills, {partitions} partitions, {outages} outages of the server, {} acknowledged, equal after at most {longest:.1?}",
         troubles - partitions,
         ledger.acknowledged,
     ));

@@ -3,9 +3,18 @@
 //!
 //! The mirror is a router of its own that is stopped again before anything is measured: what it would
 //! itself take of the machine is not what a write costs.
+//!
+//! And how much later a change is stored on a mirror than on the router that it was put to: both
+//! acknowledge it to one client.
 
-use anyhow::{Context as _, Result};
+use std::{collections::BTreeMap, time::Instant};
+
+use anyhow::{Context as _, Error, Result, ensure};
 use serde_json::Value;
+use zenoh::{
+    Session, Wait as _,
+    query::{ConsolidationMode, QueryTarget},
+};
 
 use super::{
     Bench,
@@ -14,12 +23,15 @@ use super::{
 };
 use crate::{
     client,
-    report::{Report, Row, Target, Unit},
+    report::{Report, Row, Series, Target, Unit},
     router::{Kind, Router, Storages},
 };
 
 /// Bytes of a sample.
 const SIZE: usize = 64;
+
+/// Puts of which the moment of storing is measured.
+const ARRIVALS: usize = 2_000;
 
 /// Measures with and without in turn, round by round, over few keys and over many: of many, a batch
 /// touches as many parts of the ledger as it has samples.
@@ -69,7 +81,77 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             ),
         });
     }
-    Ok(())
+    arrivals(bench, report)
+}
+
+/// How much later the second of two mirrors has stored what is put to the first.
+fn arrivals(bench: &Bench, report: &mut Report) -> Result<()> {
+    let (first_home, second_home) = (bench.home()?, bench.home()?);
+    let memory = Storages::One {
+        backend: "memory",
+        durability: "written",
+    };
+    let first = bench.start(&Kind::Weir(memory), &first_home)?;
+    let mirror = Kind::Weir(Storages::MirrorOf(first.endpoint.clone()));
+    let second = bench.start(&mirror, &second_home)?;
+    let session = first.client()?;
+    client::poll(client::PATIENCE, "the mirror does not answer", || {
+        Ok(acknowledged(&session)?.len() == 2)
+    })?;
+    let (mut here, mut there) = (Series::default(), Series::default());
+    for _ in 0..bench.rounds {
+        // Of one put both times: what the machine does meanwhile is the same.
+        let (mut soon, mut late) = (Series::default(), Series::default());
+        for _ in 0..bench.scaled(ARRIVALS) {
+            let times = acknowledged(&session)?;
+            let (Some(first), Some(last)) = (times.first(), times.last()) else {
+                continue;
+            };
+            soon.push(*first);
+            late.push(*last);
+        }
+        ensure!(!soon.median().is_nan(), "nothing was acknowledged");
+        here.push(soon.median());
+        there.push(late.median() - soon.median());
+    }
+    let notes = format!(
+        "a put is stored here after {:.3} ms; both times hold the way back of the acknowledgement",
+        here.median()
+    );
+    report.row(Row {
+        name: "stored on the second mirror later than on the first, p50".to_owned(),
+        unit: Unit::Millis,
+        ours: there,
+        yardstick: here,
+        target: Target::Below(0.1),
+        notes,
+    });
+    second.stop()?;
+    first.stop()
+}
+
+/// After how many milliseconds the storages of different routers acknowledge a put, the first one first.
+fn acknowledged(session: &Session) -> Result<Vec<f64>> {
+    let began = Instant::now();
+    let replies = session
+        .get("bench/mirror?_put")
+        .payload("0123456789012345678901234567890123456789")
+        .consolidation(ConsolidationMode::None)
+        .target(QueryTarget::All)
+        .wait()
+        .map_err(Error::from_boxed)?;
+    let mut times = BTreeMap::new();
+    for reply in replies {
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        let Ok(sample) = reply.result() else {
+            continue;
+        };
+        let said: Value = serde_json::from_slice(&sample.payload().to_bytes())?;
+        times.entry(said["router"].to_string()).or_insert(took);
+    }
+    let mut times: Vec<f64> = times.into_values().collect();
+    times.sort_by(f64::total_cmp);
+    Ok(times)
 }
 
 /// Lets a mirror compare itself with the router's storage until both are in step, and stops it.
