@@ -17,6 +17,7 @@ mod board;
 mod discovery;
 pub(crate) mod hello;
 pub(crate) mod line;
+pub(crate) mod seeker;
 mod sightings;
 mod task;
 
@@ -39,6 +40,7 @@ pub(crate) use self::board::{MirrorStatus, State};
 use self::{
     board::Board,
     discovery::{Command, Discovery},
+    seeker::Seeker,
 };
 use crate::{service::Service, session::Bus, storage::Storage};
 
@@ -87,6 +89,14 @@ impl Mirrors {
             // An error means that everything has been removed already.
             let _ = outcome.await;
         }
+    }
+
+    /// Has a link hear of its upstreams from now on.
+    ///
+    /// # Errors
+    /// If nobody looks any more.
+    pub(crate) async fn seek(&self, seeker: Seeker) -> Result<()> {
+        self.command(Command::Seek(seeker)).await
     }
 
     /// Ends everything.

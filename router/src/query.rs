@@ -21,7 +21,7 @@ use zenoh::{
     query::{Parameters, Query, ZenohParameters},
 };
 
-pub(crate) use self::acknowledged::name as durability_name;
+pub(crate) use self::acknowledged::{Acks, Kind, Operation, name as durability_name};
 use self::scan::Found;
 #[cfg(test)]
 pub(crate) use self::scan::run;
@@ -38,7 +38,7 @@ pub(crate) struct QueryPool {
     handle: Handle,
     turns: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
-    acks: acknowledged::Acks,
+    acks: Acks,
 }
 
 /// Why a query cannot be answered, in words for whoever asked.
@@ -51,13 +51,18 @@ impl QueryPool {
             handle: Handle::current(),
             turns: Arc::new(Semaphore::new(AT_ONCE_MAX)),
             waiting: Arc::default(),
-            acks: acknowledged::Acks::new(router),
+            acks: Acks::new(router),
         }
+    }
+
+    /// Who sends acknowledgements.
+    pub(crate) fn acks(&self) -> Acks {
+        self.acks.clone()
     }
 
     /// Takes a query for a storage; called on Zenoh's receive threads, returns at once.
     pub(crate) fn take(&self, storage: &Arc<Storage>, query: Query) {
-        if let Some(change) = acknowledged::Kind::of(query.parameters()) {
+        if let Some(change) = Kind::of(query.parameters()) {
             return self.acks.offer(storage, change, query);
         }
         storage.counters.queries.fetch_add(1, Relaxed);

@@ -123,6 +123,7 @@ fn side(bus: &Bus, hello: &Hello, other: &Hello) -> Side {
     let who = Introduction {
         router: bus.zid().to_string(),
         storage: None,
+        link: None,
         keys: other.keys.clone(),
     };
     Side {

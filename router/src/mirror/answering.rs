@@ -1,4 +1,4 @@
-//! The side that answers: what a storage says of itself, and frames of mirrors.
+//! The side that answers: what a storage says of itself, and frames of mirrors and links.
 
 use std::{
     collections::HashMap,
@@ -46,10 +46,10 @@ pub(super) struct Desk {
 }
 
 /// Somebody who asks.
-struct Asker {
-    who: Introduction,
+pub(super) struct Asker {
+    pub who: Introduction,
     /// Its keys.
-    keys: KeySet,
+    pub keys: KeySet,
 }
 
 /// A storage that answers.
@@ -74,6 +74,11 @@ impl Desk {
             known: Mutex::default(),
             board,
         }
+    }
+
+    /// How many frames wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
     /// Who asks, if it says so or has said so before.

@@ -17,6 +17,7 @@ use super::{
     answering::{Answering, Desk},
     board::Board,
     hello::{Address, Directions, EVERYONE, Hello, Own},
+    seeker::Seeker,
     sightings::{PEERS_MAX, Sightings},
     task::{self, Call, Pair},
 };
@@ -49,6 +50,8 @@ pub(super) enum Command {
     ),
     /// A storage is to be closed. Answered when nothing of it is at work any more.
     Remove(String, oneshot::Sender<()>),
+    /// A link looks for upstreams.
+    Seek(Seeker),
 }
 
 /// A storage of ours.
@@ -84,7 +87,8 @@ pub(super) struct Discovery {
     router: String,
     board: Board,
     desk: Arc<Desk>,
-    sightings: Arc<Sightings>,
+    sightings: Arc<Sightings<bool>>,
+    seekers: Vec<Seeker>,
     locals: BTreeMap<String, Local>,
     peers: BTreeMap<Address, Peer>,
     running: BTreeMap<(String, Address), Running>,
@@ -101,7 +105,7 @@ impl Discovery {
     /// # Errors
     /// What Zenoh says.
     pub(super) async fn new(bus: Bus, router: String, board: Board) -> BusResult<Self> {
-        let sightings = Arc::<Sightings>::default();
+        let sightings = Arc::<Sightings<bool>>::default();
         let seen = Arc::clone(&sightings);
         let watch = bus.watch_liveliness(EVERYONE, move |sample| {
             if let Some(address) = Address::parse(sample.key_expr()) {
@@ -115,6 +119,7 @@ impl Discovery {
             router,
             board,
             sightings,
+            seekers: Vec::new(),
             locals: BTreeMap::new(),
             peers: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -163,6 +168,14 @@ impl Discovery {
                 self.remove(&name).await;
                 let _ = done.send(());
             }
+            Command::Seek(seeker) => {
+                for (address, peer) in &self.peers {
+                    if let Peer::Met(hello) = peer {
+                        seeker.meet(&self.router, address, hello);
+                    }
+                }
+                self.seekers.push(seeker);
+            }
         }
     }
 
@@ -184,10 +197,8 @@ impl Discovery {
         // First it answers, then it is announced.
         let take = move |query| answering.take(query);
         let serving = self.bus.declare_queryable(&key, true, take).await?;
-        let token = match own.mirror {
-            Some(_) => Some(self.bus.declare_liveliness(&key).await?),
-            None => None,
-        };
+        // Who is no mirror may still be an upstream.
+        let token = Some(self.bus.declare_liveliness(&key).await?);
         let (name, wants) = (own.address.storage.clone(), own.clone());
         let local = Local {
             own,
@@ -247,6 +258,9 @@ impl Discovery {
                     running.call(Call::Gone);
                 }
             }
+            for seeker in &self.seekers {
+                seeker.lose(&address);
+            }
             return;
         }
         if self.peers.contains_key(&address) {
@@ -281,6 +295,9 @@ impl Discovery {
             return;
         };
         *peer = Peer::Met(Arc::clone(&hello));
+        for seeker in &self.seekers {
+            seeker.meet(&self.router, &address, &hello);
+        }
         self.pair(&address, &hello).await;
     }
 

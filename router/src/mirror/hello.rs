@@ -47,6 +47,9 @@ pub(crate) struct Hello {
     pub backends: Vec<String>,
     /// With whom it is kept the same; with nobody if absent.
     pub mirror: Option<Sides>,
+    /// Whether it takes what links bring, as an upstream.
+    #[serde(default)]
+    pub upstream: bool,
     /// Its clock (NTP64) when it said so.
     pub now: u64,
 }
@@ -67,7 +70,10 @@ pub(crate) struct Introduction {
     pub router: String,
     /// The storage's name; absent if a person asks, who is no mirror and takes part in nothing.
     pub storage: Option<String>,
-    /// The keys that it stores: what concerns others of what is asked.
+    /// The link's name, if it is one that asks: of what it forwards, and for what of that is lacking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// The keys that it stores, or forwards: what concerns others of what is asked.
     #[serde(flatten)]
     pub keys: Keys,
 }
@@ -158,6 +164,7 @@ impl Own {
             series: storage.history == History::All,
             backends: backends.to_vec(),
             mirror: self.mirror.as_ref().map(sides),
+            upstream: !self.read_only,
             now: storage.now(),
         }
     }
@@ -167,6 +174,7 @@ impl Own {
         Introduction {
             router: self.address.router.clone(),
             storage: Some(self.address.storage.clone()),
+            link: None,
             keys: self.keys.clone(),
         }
     }
@@ -299,6 +307,7 @@ mod tests {
             series: false,
             backends: Vec::new(),
             mirror: own.mirror.as_ref().map(sides),
+            upstream: !own.read_only,
             now: 0,
         }
     }

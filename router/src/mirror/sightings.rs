@@ -11,33 +11,41 @@ use super::hello::Address;
 pub(super) const PEERS_MAX: usize = 16_384;
 
 /// The last that was seen of each storage: bounded by their number, however often they come and go.
-#[derive(Default)]
-pub(super) struct Sightings {
-    seen: Mutex<BTreeMap<Address, bool>>,
+pub(crate) struct Sightings<T> {
+    seen: Mutex<BTreeMap<Address, T>>,
     wake: Notify,
 }
 
-impl Sightings {
-    /// Notes that a storage is there, or no more. Called on Zenoh's receive threads.
-    pub(super) fn note(&self, address: Address, is_there: bool) {
+impl<T> Default for Sightings<T> {
+    fn default() -> Self {
+        Self {
+            seen: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+}
+
+impl<T> Sightings<T> {
+    /// Notes what was seen of a storage. May be called on Zenoh's receive threads.
+    pub(super) fn note(&self, address: Address, seen_last: T) {
         let mut seen = self.seen.lock();
         if seen.len() >= PEERS_MAX && !seen.contains_key(&address) {
             drop(seen);
             tracing::warn!(%address, "too many storages announce themselves: not looked at");
             return;
         }
-        seen.insert(address, is_there);
+        seen.insert(address, seen_last);
         drop(seen);
         self.wake.notify_one();
     }
 
     /// Waits until there is something to attend to. Cancel safe.
-    pub(super) async fn woken(&self) {
+    pub(crate) async fn woken(&self) {
         self.wake.notified().await;
     }
 
     /// All that is to be attended to.
-    pub(super) fn take(&self) -> BTreeMap<Address, bool> {
+    pub(crate) fn take(&self) -> BTreeMap<Address, T> {
         mem::take(&mut self.seen.lock())
     }
 }

@@ -56,7 +56,7 @@ impl Storage {
             .readers
             .iter()
             .map(|reader| Arc::clone(reader) as Arc<dyn Source>);
-        let revision = self.resolver.as_ref().map_or(0, |slot| slot.revision());
+        let revision = self.revision();
         StoreReplica::new(
             sources.collect(),
             self.space.clone(),
@@ -65,6 +65,11 @@ impl Storage {
             revision,
             self.clock.now(),
         )
+    }
+
+    /// The revision of the resolver that serves; 0 for none.
+    pub(crate) fn revision(&self) -> u64 {
+        self.resolver.as_ref().map_or(0, |slot| slot.revision())
     }
 
     /// Whether a peer with the keys `theirs` is for everything that this storage is for.

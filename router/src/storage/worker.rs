@@ -54,6 +54,13 @@ pub(crate) enum Handed {
         /// Who waits.
         done: oneshot::Sender<bool>,
     },
+    /// What links have told that they lost is to be remembered; `done` hears whether it is.
+    Lost {
+        /// Rows of [`Table::System`].
+        rows: Vec<(Vec<u8>, Vec<u8>)>,
+        /// Who waits.
+        done: oneshot::Sender<bool>,
+    },
 }
 
 /// Drop or put again what was set aside in a table.
@@ -183,6 +190,7 @@ impl Worker {
         let mut offers = std::mem::take(&mut self.offers);
         offers.reserve(batch.items.len());
         let (mut asides, mut news, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
+        let mut lost = Vec::new();
         let mut unpacker = batch.arena.unpack();
         for handed in batch.items.drain(..) {
             let mut offer = match handed {
@@ -220,6 +228,10 @@ impl Worker {
                     forgotten.push((keys, done));
                     continue;
                 }
+                Handed::Lost { rows, done } => {
+                    lost.push((rows, done));
+                    continue;
+                }
                 Handed::News(name, learnt) => {
                     news.push((name, learnt));
                     continue;
@@ -254,6 +266,17 @@ impl Worker {
                 .map(|shard| shard.set_aside_forgotten(now, &keys));
             // All of them, whatever the first says. Who asked may have stopped waiting.
             let _ = done.send(all.fold(true, |all, one| all & one));
+        }
+        for (rows, done) in lost {
+            let row = |(key, value)| Write::Row {
+                table: Table::System,
+                key,
+                value: Some(value),
+            };
+            // Of all shards together: the first keeps it. Who told may have stopped waiting.
+            let first = self.shards.first_mut();
+            let rows = rows.into_iter().map(row).collect();
+            let _ = done.send(first.is_some_and(|shard| shard.maintain(now, rows)));
         }
         for (name, learnt) in news {
             for shard in &mut self.shards {
