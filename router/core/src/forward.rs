@@ -183,6 +183,17 @@ pub struct Missing {
 }
 
 impl Stretch {
+    /// The whole seconds that it lies in: what can be certified of it.
+    #[must_use]
+    pub const fn seconds(&self) -> Self {
+        let second = u32::MAX as u64;
+        Self {
+            source: self.source,
+            from: self.from & !second,
+            to: self.to.saturating_add(second) & !second,
+        }
+    }
+
     /// Whether a stamp lies inside.
     #[must_use]
     pub fn contains(&self, stamp: &Stamp) -> bool {
@@ -235,7 +246,9 @@ pub fn lanes() -> impl DoubleEndedIterator<Item = u8> {
 
 fn insert(list: &mut Vec<Stretch>, stretch: Stretch) {
     let at = list.partition_point(|other| *other < stretch);
-    list.insert(at, stretch);
+    if list.get(at) != Some(&stretch) {
+        list.insert(at, stretch);
+    }
 }
 
 fn find(list: &[Stretch], stamp: &Stamp) -> bool {

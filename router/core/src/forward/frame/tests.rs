@@ -166,7 +166,7 @@ fn a_comparison_costs_what_it_may() {
     let seconds = |from: u64, length: u64| Stretch {
         source,
         from: NOW + (from << 32),
-        to: NOW + (from + length << 32),
+        to: NOW + ((from + length) << 32),
     };
     let summary = Summary {
         count: 10_000,

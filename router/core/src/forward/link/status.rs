@@ -2,14 +2,17 @@
 
 use thiserror::Error;
 
-use super::State;
-use crate::{forward::frame::Bad, mirror::Unreadable};
+use super::{State, round::Parcel};
+use crate::{
+    forward::frame::{Bad, Stored},
+    mirror::Unreadable,
+};
 
 /// Why a round ended early.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum Failure {
     /// No answer, asked several times. What was said the last time that one did not come.
-    #[error("the upstream does not answer: {0}")]
+    #[error("no answer from the upstream: {0}")]
     Silent(String),
     /// The upstream refused.
     #[error("the upstream refused: {0}")]
@@ -66,5 +69,21 @@ pub struct Status {
 impl From<Unreadable> for Failure {
     fn from(error: Unreadable) -> Self {
         Self::Unreadable(error)
+    }
+}
+
+impl Status {
+    /// About how many bytes so many records are, by those that were shipped.
+    pub(super) fn bytes_of(&self, records: u64) -> Option<u64> {
+        let average = self.shipped_bytes.checked_div(self.shipped)?;
+        Some(average.saturating_mul(records))
+    }
+
+    pub(super) fn stored(&mut self, parcel: &Parcel, stored: &Stored) {
+        self.shipped += parcel.entries.len() as u64;
+        self.shipped_bytes += parcel.bytes as u64;
+        self.superfluous += stored.superfluous;
+        self.aside += stored.aside;
+        self.refused += stored.refused;
     }
 }

@@ -1,0 +1,575 @@
+//! One round: what waits is compared, what the upstream lacks is found and shipped, and all of it is
+//! certified.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::Failure;
+use crate::{
+    change::{KeptChange, WildcardChange},
+    forward::{
+        Entry, Lost, Mark, Missing, Order, Outbox, Position, Stretch,
+        frame::{Bad, Found, Reply, Request},
+        lanes,
+    },
+    key::Key,
+    ledger::{Item, Summary},
+    mirror::frame::op_id,
+    version::Version,
+    wildcard::WildcardOp,
+};
+
+/// Stretches in a round: some kilobytes of questions if they all are as they should be.
+const STRETCHES_MAX: usize = 4_096;
+/// Stretches in a question.
+const COMPARE_MAX: usize = 64;
+/// Up to so many versions are listed, beyond that a stretch is cut: as many ids are as dear as a hundred
+/// sums.
+const LIST_BELOW: u64 = 256;
+/// Into how many parts.
+const PARTS: usize = 16;
+/// Ids in a question.
+const IDS_MAX: usize = 4_096;
+/// Keys in a question.
+const HEADS_MAX: usize = 512;
+/// Versions that are read at once to find the newest of each key.
+const ITEMS_MAX: u64 = 1 << 16;
+/// Keys that are remembered to have been asked for in a later stretch. Of others an older version may
+/// be shipped that nobody needs.
+const KEYS_MAX: usize = 1 << 18;
+/// Known-lost intervals told in a round.
+const LOST_MAX: usize = 256;
+/// Every so-manieth parcel is of the lowest lane that has something, so that it never stands still.
+const LOWEST_EVERY: u64 = 16;
+/// Into how many parts a stretch is cut whose certificate is asked for while it is being shipped.
+const RIPE_PARTS: usize = 64;
+/// After so many bytes the oldest part is asked for.
+const RIPE_BYTES: usize = 4 << 20;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub enum Job {
+    Operations(Vec<WildcardOp>),
+    Compare(Vec<(Stretch, Summary)>),
+    List(Stretch, Vec<u64>),
+    /// Ids of what heads the keys.
+    Heads(Stretch, Vec<u64>),
+    /// Whether everything of it has arrived, while it is being shipped.
+    Ripe(Stretch),
+    Lost(Vec<Lost>),
+    Ship(Parcel),
+}
+
+/// Some of a lane, on its way.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub lane: u8,
+    pub entries: Vec<Entry>,
+    /// Before they are packed.
+    pub bytes: usize,
+}
+
+/// How a round goes on that has nothing to ask and nothing to ship now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// When something is answered, or time has passed.
+    Wait,
+    /// There is something to ask now.
+    Again,
+    /// There is something to ship.
+    Drain,
+    /// It is over.
+    End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// The operations first: a record without those that came after it could be alive where it was
+    /// deleted.
+    Operations,
+    Comparing,
+    Shipping,
+}
+
+/// How far a lane was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cursor {
+    At(Option<Position>),
+    Done,
+}
+
+/// A round.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// What is younger is not asked for (NTP64).
+    pub before: u64,
+    /// All that waits was taken into this round.
+    pub is_all: bool,
+    /// The upstream lacked something.
+    pub has_shipped: bool,
+    mark: Mark,
+    phase: Phase,
+    lost: Vec<Lost>,
+    asked_ops: VecDeque<WildcardOp>,
+    /// Operations that the upstream lacks.
+    absent_ops: VecDeque<WildcardOp>,
+    /// To be compared; what was cut last goes first, so that few are open at once.
+    stretches: VecDeque<(Stretch, Summary)>,
+    /// To be listed.
+    lists: Vec<Stretch>,
+    /// To be looked up by key.
+    heads: Vec<(Stretch, Summary)>,
+    /// Questions that are made and do not fit in the flights yet.
+    ready: VecDeque<(Job, Request)>,
+    /// Compared by key: everything, in case it has to be done again.
+    latest: Vec<(Stretch, Summary)>,
+    /// Those are to be looked up when all is compared.
+    are_heads_due: bool,
+    /// The newest version of each key that was asked for.
+    newest: BTreeMap<u128, Version>,
+    /// Heads to be shipped that no page had yet.
+    wanted: BTreeSet<u64>,
+    /// Heads that no page had: they expired, or were given up.
+    vanished: BTreeSet<u64>,
+    /// Seconds that were found out about piece by piece.
+    pieces: BTreeSet<Stretch>,
+    /// Seconds of which something is missing.
+    lacking: BTreeSet<Stretch>,
+    missing: Missing,
+    /// What is missing, in records; what of it is stored.
+    found: u64,
+    stored: u64,
+    cursors: Vec<(u8, Cursor)>,
+    parcels: u64,
+    /// What is being shipped, in parts, the oldest first.
+    ripening: VecDeque<Stretch>,
+    is_ripe_asked: bool,
+    /// Bytes stored, and how many there have to be before the oldest part is asked for.
+    stored_bytes: usize,
+    ripe_bytes: usize,
+    /// Certified, and not told yet.
+    certain: Vec<Stretch>,
+}
+
+impl Round {
+    /// Begins a round about what is older than `before` (NTP64).
+    pub fn new(before: u64, outbox: &mut dyn Outbox) -> Result<Self, Failure> {
+        let mark = outbox.mark();
+        let mut ops = outbox.operations()?;
+        ops.retain(|op| op.version.stamp.time < before);
+        Ok(Self {
+            before,
+            is_all: true,
+            has_shipped: false,
+            mark,
+            phase: Phase::Operations,
+            lost: outbox.lost(LOST_MAX)?,
+            asked_ops: ops.into(),
+            absent_ops: VecDeque::new(),
+            stretches: VecDeque::new(),
+            lists: Vec::new(),
+            heads: Vec::new(),
+            ready: VecDeque::new(),
+            latest: Vec::new(),
+            are_heads_due: false,
+            newest: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            vanished: BTreeSet::new(),
+            pieces: BTreeSet::new(),
+            lacking: BTreeSet::new(),
+            missing: Missing::default(),
+            found: 0,
+            stored: 0,
+            cursors: Vec::new(),
+            parcels: 0,
+            ripening: VecDeque::new(),
+            is_ripe_asked: false,
+            stored_bytes: 0,
+            ripe_bytes: RIPE_BYTES,
+            certain: Vec::new(),
+        })
+    }
+
+    /// Records that are missing and not stored yet, as far as is known.
+    pub fn waiting(&self) -> u64 {
+        self.found.saturating_sub(self.stored)
+    }
+
+    /// Whether a parcel may be made.
+    pub fn wants_to_ship(&self) -> bool {
+        !self.absent_ops.is_empty() || self.open_lanes().next().is_some()
+    }
+
+    /// What became certain since this was last asked, and up to where.
+    pub fn take_certain(&mut self) -> Option<(Vec<Stretch>, Mark)> {
+        if self.certain.is_empty() {
+            return None;
+        }
+        Some((std::mem::take(&mut self.certain), self.mark))
+    }
+
+    /// The next question, if there is one to be asked now.
+    pub fn question(&mut self, outbox: &mut dyn Outbox) -> Result<Option<(Job, Request)>, Failure> {
+        if !self.lost.is_empty() {
+            let lost = std::mem::take(&mut self.lost);
+            return Ok(Some((Job::Lost(lost.clone()), Request::Lost(lost))));
+        }
+        match self.phase {
+            Phase::Operations => {
+                let count = self.asked_ops.len().min(IDS_MAX);
+                let ops: Vec<WildcardOp> = self.asked_ops.drain(..count).collect();
+                let ids = ops.iter().map(op_id).collect();
+                let is_some = !ops.is_empty();
+                Ok(is_some.then_some((Job::Operations(ops), Request::Operations(ids))))
+            }
+            Phase::Comparing => self.comparison(outbox),
+            Phase::Shipping => self.ripe(outbox),
+        }
+    }
+
+    fn comparison(&mut self, outbox: &mut dyn Outbox) -> Result<Option<(Job, Request)>, Failure> {
+        loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Ok(Some(ready));
+            }
+            if !self.stretches.is_empty() {
+                let count = self.stretches.len().min(COMPARE_MAX);
+                let asked: Vec<(Stretch, Summary)> = self.stretches.drain(..count).collect();
+                return Ok(Some((Job::Compare(asked.clone()), Request::Compare(asked))));
+            }
+            if let Some(stretch) = self.lists.pop() {
+                let items = outbox.items(&stretch)?;
+                let ids: Vec<u64> = items.iter().map(Item::id).collect();
+                self.pieces.insert(stretch.seconds());
+                self.ready.extend(ids.chunks(IDS_MAX).map(|ids| {
+                    let ids = ids.to_vec();
+                    let job = Job::List(stretch, ids.clone());
+                    (job, Request::List { stretch, ids })
+                }));
+                continue;
+            }
+            let Some((stretch, seen)) = self.heads.pop() else {
+                return Ok(None);
+            };
+            self.ask_heads(stretch, seen, outbox)?;
+        }
+    }
+
+    /// Makes the questions for the newest of each key in a stretch, or cuts it.
+    fn ask_heads(
+        &mut self,
+        stretch: Stretch,
+        seen: Summary,
+        outbox: &mut dyn Outbox,
+    ) -> Result<(), Failure> {
+        if seen.count > ITEMS_MAX {
+            let parts = outbox.split(&stretch, PARTS)?;
+            if parts.len() > 1 {
+                // The last part is the newest, and is taken first.
+                self.heads.extend(parts);
+                return Ok(());
+            }
+        }
+        self.pieces.insert(stretch.seconds());
+        let mut heads: BTreeMap<Key, Version> = BTreeMap::new();
+        let mut ids: BTreeMap<u128, u64> = BTreeMap::new();
+        for item in outbox.items(&stretch)? {
+            let key = item.key.hash128();
+            let newer = self.newest.get(&key).is_some_and(|of| *of >= item.version);
+            let older = heads.get(&item.key).is_some_and(|of| *of >= item.version);
+            let id = item.id();
+            if !newer && !older && !self.vanished.contains(&id) {
+                ids.insert(key, id);
+                heads.insert(item.key, item.version);
+            }
+        }
+        let heads: Vec<(Key, Version)> = heads.into_iter().collect();
+        for (key, version) in &heads {
+            if self.newest.len() < KEYS_MAX {
+                self.newest.insert(key.hash128(), *version);
+            }
+        }
+        self.ready.extend(heads.chunks(HEADS_MAX).map(|heads| {
+            let ids = heads.iter().filter_map(|(key, _)| ids.get(&key.hash128()));
+            let job = Job::Heads(stretch, ids.copied().collect());
+            (job, Request::Heads(heads.to_vec()))
+        }));
+        Ok(())
+    }
+
+    /// Whether the oldest part of what is being shipped may have arrived as a whole.
+    fn ripe(&mut self, outbox: &mut dyn Outbox) -> Result<Option<(Job, Request)>, Failure> {
+        if self.is_ripe_asked || self.stored_bytes < self.ripe_bytes {
+            return Ok(None);
+        }
+        let Some(stretch) = self.ripening.front().copied() else {
+            return Ok(None);
+        };
+        let seen = outbox.split(&stretch, 1)?;
+        self.is_ripe_asked = true;
+        Ok(Some((Job::Ripe(stretch), Request::Compare(seen))))
+    }
+
+    /// The next parcel of about `bytes`, if there is one.
+    pub fn parcel(
+        &mut self,
+        now: u64,
+        order: Order,
+        bytes: usize,
+        outbox: &mut dyn Outbox,
+    ) -> Result<Option<Parcel>, Failure> {
+        if !self.absent_ops.is_empty() {
+            return Ok(Some(self.operations(bytes)));
+        }
+        loop {
+            let is_lowest = self.parcels % LOWEST_EVERY == LOWEST_EVERY - 1;
+            let lane = if is_lowest {
+                self.open_lanes().last()
+            } else {
+                self.open_lanes().next()
+            };
+            let Some((at, lane, from)) = lane else {
+                return Ok(None);
+            };
+            let page = outbox.page(lane, order, from, &self.missing, now, bytes)?;
+            self.cursors[at].1 = page
+                .next
+                .map_or(Cursor::Done, |next| Cursor::At(Some(next)));
+            if page.entries.is_empty() {
+                continue;
+            }
+            if !self.wanted.is_empty() {
+                for entry in &page.entries {
+                    if let Some(id) = id_of(entry) {
+                        self.wanted.remove(&id);
+                    }
+                }
+            }
+            self.parcels += 1;
+            return Ok(Some(Parcel {
+                lane,
+                entries: page.entries,
+                bytes: page.bytes,
+            }));
+        }
+    }
+
+    fn operations(&mut self, bytes_max: usize) -> Parcel {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while let Some(op) = self.absent_ops.front() {
+            let size = 40 + op.expr.len() + op.value.as_ref().map_or(0, |value| value.len());
+            if !entries.is_empty() && bytes + size > bytes_max {
+                break;
+            }
+            bytes += size;
+            let change = WildcardChange {
+                expr: op.expr.clone(),
+                stamp: Some(op.version.stamp),
+                value: op.value.clone(),
+            };
+            entries.push(Entry {
+                change: KeptChange::Wildcard(change),
+                lane: 0,
+                expires: None,
+            });
+            self.absent_ops.pop_front();
+        }
+        Parcel {
+            lane: 0,
+            entries,
+            bytes,
+        }
+    }
+
+    /// Lanes that were not read to their end, in order: where in the list, which, and from where.
+    fn open_lanes(&self) -> impl DoubleEndedIterator<Item = (usize, u8, Option<Position>)> {
+        let lanes = self.cursors.iter().enumerate();
+        lanes.filter_map(|(at, (lane, cursor))| match cursor {
+            Cursor::At(from) => Some((at, *lane, *from)),
+            Cursor::Done => None,
+        })
+    }
+
+    /// Takes an answer; returns what the upstream has noted as lost.
+    pub fn found(
+        &mut self,
+        job: Job,
+        reply: Reply,
+        outbox: &mut dyn Outbox,
+    ) -> Result<Option<Vec<Lost>>, Failure> {
+        match (job, reply) {
+            (Job::Lost(lost), Reply::Noted) => return Ok(Some(lost)),
+            (Job::Operations(ops), Reply::Operations(absent)) if ops.len() == absent.len() => {
+                let asked = ops.into_iter().zip(absent);
+                let absent = asked.filter_map(|(op, absent)| absent.then_some(op));
+                self.absent_ops.extend(absent);
+                self.has_shipped |= !self.absent_ops.is_empty();
+                self.found += self.absent_ops.len() as u64;
+            }
+            (Job::Compare(asked), Reply::Compared(found)) if asked.len() == found.len() => {
+                for ((stretch, seen), found) in asked.into_iter().zip(found) {
+                    self.compared(stretch, seen, found, outbox)?;
+                }
+            }
+            (Job::List(stretch, ids), Reply::Listed(absent)) if ids.len() == absent.len() => {
+                self.absent(stretch, ids, &absent);
+            }
+            (Job::Heads(stretch, ids), Reply::Heads(absent)) if ids.len() == absent.len() => {
+                let ids = self.absent(stretch, ids, &absent);
+                self.wanted.extend(ids);
+            }
+            (Job::Ripe(stretch), Reply::Compared(found)) if found.len() == 1 => {
+                self.is_ripe_asked = false;
+                match found[0] {
+                    Found::Have | Found::Gone => {
+                        self.ripening.pop_front();
+                        self.certain.push(stretch);
+                    }
+                    _ => self.ripe_bytes = self.stored_bytes + RIPE_BYTES,
+                }
+            }
+            (Job::Ship(parcel), Reply::Stored(_)) => {
+                self.stored += parcel.entries.len() as u64;
+                self.stored_bytes += parcel.bytes;
+            }
+            _ => return Err(Failure::Answer(Bad::Malformed)),
+        }
+        Ok(None)
+    }
+
+    fn compared(
+        &mut self,
+        stretch: Stretch,
+        seen: Summary,
+        found: Found,
+        outbox: &mut dyn Outbox,
+    ) -> Result<(), Failure> {
+        match found {
+            Found::Have | Found::Gone if stretch == stretch.seconds() => {
+                self.certain.push(stretch);
+            }
+            Found::Have | Found::Gone => _ = self.pieces.insert(stretch.seconds()),
+            Found::Absent => {
+                self.missing.add_whole(stretch);
+                self.lacking.insert(stretch.seconds());
+                self.found += seen.count;
+            }
+            Found::Differs { .. } => {
+                let parts = if seen.count > LIST_BELOW {
+                    outbox.split(&stretch, PARTS)?
+                } else {
+                    Vec::new()
+                };
+                if parts.len() > 1 {
+                    for part in parts.into_iter().rev() {
+                        self.stretches.push_front(part);
+                    }
+                } else {
+                    self.lists.push(stretch);
+                }
+            }
+            Found::Latest => {
+                self.latest.push((stretch, seen));
+                self.are_heads_due = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of which of these the upstream lacks.
+    fn absent(&mut self, stretch: Stretch, ids: Vec<u64>, absent: &[bool]) -> Vec<u64> {
+        let ids = ids.into_iter().zip(absent);
+        let ids: Vec<u64> = ids
+            .filter_map(|(id, absent)| absent.then_some(id))
+            .collect();
+        if !ids.is_empty() {
+            self.found += ids.len() as u64;
+            self.lacking.insert(stretch.seconds());
+            self.missing.add_ids(stretch, ids.iter().copied());
+        }
+        ids
+    }
+
+    /// Goes on when there is nothing to ask and nothing to ship now; `is_quiet` says that nothing is
+    /// under way either.
+    pub fn next(&mut self, is_quiet: bool, outbox: &mut dyn Outbox) -> Result<Next, Failure> {
+        if !is_quiet || self.wants_to_ship() {
+            return Ok(Next::Wait);
+        }
+        match self.phase {
+            Phase::Operations => {
+                self.phase = Phase::Comparing;
+                let waits = outbox.pending(self.before, STRETCHES_MAX)?;
+                self.is_all = waits.len() < STRETCHES_MAX;
+                // What has nothing but operations in it is certain now that they are there.
+                let (some, none): (Vec<_>, Vec<_>) =
+                    waits.into_iter().partition(|(_, seen)| !seen.is_empty());
+                self.certain
+                    .extend(none.into_iter().map(|(stretch, _)| stretch));
+                self.stretches = VecDeque::from(some);
+            }
+            Phase::Comparing => {
+                if std::mem::take(&mut self.are_heads_due) {
+                    // The newest last, where they are taken from.
+                    self.latest.sort_unstable_by_key(|(stretch, _)| stretch.to);
+                    self.heads = self.latest.clone();
+                    return Ok(Next::Again);
+                }
+                let pieces = std::mem::take(&mut self.pieces);
+                self.certain.extend(pieces.difference(&self.lacking));
+                if self.missing.is_empty() {
+                    return Ok(Next::End);
+                }
+                self.drain(outbox)?;
+                return Ok(Next::Drain);
+            }
+            Phase::Shipping if !self.wanted.is_empty() => {
+                // Their keys have older versions perhaps, which are the newest now.
+                self.vanished.extend(self.wanted.drain());
+                self.missing = Missing::default();
+                self.newest.clear();
+                self.ripening.clear();
+                self.are_heads_due = true;
+                self.phase = Phase::Comparing;
+            }
+            Phase::Shipping => {
+                self.certain.extend(self.ripening.drain(..));
+                return Ok(Next::End);
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    /// Begins to ship what was found missing.
+    fn drain(&mut self, outbox: &mut dyn Outbox) -> Result<(), Failure> {
+        self.phase = Phase::Shipping;
+        self.has_shipped = true;
+        self.cursors = lanes().map(|lane| (lane, Cursor::At(None))).collect();
+        let lacking = std::mem::take(&mut self.lacking);
+        let is_cut = self.latest.is_empty() && lacking.len() <= RIPE_PARTS;
+        let mut parts = Vec::new();
+        for stretch in lacking {
+            if is_cut && stretch.to - stretch.from > 1 << 32 {
+                let cut = outbox.split(&stretch, RIPE_PARTS)?;
+                parts.extend(cut.into_iter().map(|(part, _)| part));
+            } else {
+                parts.push(stretch);
+            }
+        }
+        parts.sort_by_key(|part| part.from);
+        self.ripening = parts.into();
+        Ok(())
+    }
+}
+
+/// [`Item::id`] of what waits; `None` for an operation.
+fn id_of(entry: &Entry) -> Option<u64> {
+    let KeptChange::Key(change) = &entry.change else {
+        return None;
+    };
+    let item = Item {
+        key: change.key.clone(),
+        version: change.version(change.stamp?),
+        merged: 0,
+    };
+    Some(item.id())
+}
