@@ -524,7 +524,7 @@ impl Round {
             }
             Phase::Shipping if !self.wanted.is_empty() => {
                 // Their keys have older versions perhaps, which are the newest now.
-                self.vanished.extend(self.wanted.drain());
+                self.vanished.append(&mut self.wanted);
                 self.missing = Missing::default();
                 self.newest.clear();
                 self.ripening.clear();
