@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::client::del::{self, DelArgs};
+use crate::client::forward::{self, ForwardArgs};
 use crate::client::get::{self, GetArgs};
 use crate::client::put::{self, PutArgs};
 use crate::client::status::{self, StatusArgs};
@@ -89,6 +90,8 @@ enum Command {
     Status(Box<StatusArgs>),
     /// List, look into, clear, fill and compare storages
     Storage(StorageArgs),
+    /// List links and watch them drain
+    Forward(ForwardArgs),
     /// Write, test, build, measure and sign WebAssembly modules that decide, and list those that serve
     Policy(PolicyArgs),
     /// Check a configuration: every mistake at once, with file, line and column
@@ -127,6 +130,9 @@ impl Cli {
             Command::Storage(args) => {
                 client(async |streams| storage::storage(&args, streams).await)
             }
+            Command::Forward(args) => {
+                client(async |streams| forward::forward(&args, streams).await)
+            }
             Command::Policy(args) => policy::policy(&args, self.log.color),
             Command::Check(args) => print(|streams| check::check(*args, self.log.color, streams)),
             Command::Config(args) => print(|streams| check::config(args, self.log.color, streams)),
@@ -148,6 +154,7 @@ impl Command {
             | Self::Tap(_)
             | Self::Status(_)
             | Self::Storage(_)
+            | Self::Forward(_)
             | Self::Policy(_)
             | Self::Check(_)
             | Self::Config(_)

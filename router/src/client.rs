@@ -17,6 +17,7 @@ mod ack;
 mod ask;
 pub mod del;
 mod format;
+pub mod forward;
 pub mod get;
 pub mod import;
 pub mod policy;

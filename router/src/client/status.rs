@@ -1,4 +1,4 @@
-//! `weir status`: how the routers and their storages are.
+//! `weir status`: how the routers, their storages and their links are.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::ask::{ask, router_of, shown, shown_bytes, shown_keys};
+use super::forward::print_links;
 use super::table::{Table, printable};
 use super::{ConnectArgs, Outcome, Streams, parse_duration};
 use crate::session::Bus;
@@ -25,7 +26,7 @@ Examples:
 
 Shows every Weir router that can be reached through the one that is connected to. KEYS with a ~ in
 front is an estimate; APPLIED to ERRORS count since the storage was opened; QUEUE and SPOOL are
-changes that wait for the store, in memory and on disk.
+changes that wait for the store, in memory and on disk. A link has a row for each upstream.
 
 Exit status: 0 every router is ready; 1 one is not, or none answered; 2 error.")]
 pub struct StatusArgs {
@@ -57,8 +58,8 @@ pub struct StatusArgs {
 /// What all routers said of themselves at one moment.
 #[derive(Debug, Default)]
 struct Report {
-    /// Each with its storages.
-    routers: Vec<(Value, Vec<Value>)>,
+    /// Each with its storages and links.
+    routers: Vec<(Value, Vec<Value>, Vec<Value>)>,
     /// Error replies, which have been printed.
     errors: usize,
 }
@@ -125,26 +126,22 @@ impl Report {
     async fn gather(bus: &Bus, timeout: Duration, streams: &mut Streams<'_>) -> Result<Self> {
         let routers = ask(bus, "@weir/*/status", timeout, streams).await?;
         let storages = ask(bus, "@weir/*/storages/*", timeout, streams).await?;
-        let errors = routers.errors.len() + storages.errors.len();
-        let mut of_router: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for (key, storage) in storages.values {
-            let router = router_of(&key).to_owned();
-            of_router.entry(router).or_default().push(storage);
-        }
-        let with_storages = |(key, router): (String, Value)| {
-            (
-                router,
-                of_router.remove(router_of(&key)).unwrap_or_default(),
-            )
+        let links = ask(bus, "@weir/*/forward/*", timeout, streams).await?;
+        let errors = routers.errors.len() + storages.errors.len() + links.errors.len();
+        let [mut storages, mut links] = [storages.values, links.values].map(by_router);
+        let with_all = |(key, router): (String, Value)| {
+            let of = |all: &mut BTreeMap<String, Vec<Value>>| all.remove(router_of(&key));
+            let storages = of(&mut storages).unwrap_or_default();
+            (router, storages, of(&mut links).unwrap_or_default())
         };
         Ok(Self {
-            routers: routers.values.into_iter().map(with_storages).collect(),
+            routers: routers.values.into_iter().map(with_all).collect(),
             errors,
         })
     }
 
     fn is_ready(&self) -> bool {
-        !self.routers.is_empty() && self.routers.iter().all(|(router, _)| is_ready(router))
+        !self.routers.is_empty() && self.routers.iter().all(|(router, ..)| is_ready(router))
     }
 
     fn outcome(&self) -> Outcome {
@@ -155,13 +152,14 @@ impl Report {
         }
     }
 
-    /// `{"ready": true, "routers": [{..., "storages": [{...}]}]}`: a router's own number of storages
-    /// gives way to the storages.
+    /// `{"ready": true, "routers": [{..., "storages": [{...}], "forward": [{...}]}]}`: a router's own
+    /// number of storages gives way to the storages.
     fn json(&self) -> Value {
-        let routers = self.routers.iter().map(|(router, storages)| {
+        let routers = self.routers.iter().map(|(router, storages, links)| {
             let mut router = router.clone();
             if let Some(fields) = router.as_object_mut() {
                 fields.insert("storages".to_owned(), json!(storages));
+                fields.insert("forward".to_owned(), json!(links));
             }
             router
         });
@@ -169,14 +167,28 @@ impl Report {
     }
 
     fn print(&self, streams: &mut Streams<'_>) -> Result<()> {
-        for (index, (router, storages)) in self.routers.iter().enumerate() {
+        for (index, (router, storages, links)) in self.routers.iter().enumerate() {
             if index > 0 {
                 writeln!(streams.out)?;
             }
             print_router(router, storages, streams)?;
+            if !links.is_empty() {
+                writeln!(streams.out)?;
+                let id = router["router"].as_str().unwrap_or("-");
+                print_links(links.iter().map(|link| (id, link)), streams)?;
+            }
         }
         Ok(())
     }
+}
+
+fn by_router(answers: Vec<(String, Value)>) -> BTreeMap<String, Vec<Value>> {
+    let mut of_router: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (key, value) in answers {
+        let router = router_of(&key).to_owned();
+        of_router.entry(router).or_default().push(value);
+    }
+    of_router
 }
 
 fn is_ready(router: &Value) -> bool {
@@ -327,7 +339,7 @@ mod tests {
         let mut with = storage(true);
         with["mirrors"] = json!([mirror]);
         let mut report = Report {
-            routers: vec![(router(true), vec![with])],
+            routers: vec![(router(true), vec![with], vec![])],
             ..Report::default()
         };
         let expected = "
@@ -389,7 +401,7 @@ b is opening or cannot be opened: see the router's log
         let report = |readiness: &[bool], errors| Report {
             routers: readiness
                 .iter()
-                .map(|r| (router(*r), vec![storage(*r)]))
+                .map(|r| (router(*r), vec![storage(*r)], vec![]))
                 .collect(),
             errors,
         };
@@ -413,13 +425,18 @@ b is opening or cannot be opened: see the router's log
     #[test]
     fn json_is_one_document_with_the_storages_in_their_routers() {
         let report = Report {
-            routers: vec![(router(true), vec![storage(true)])],
+            routers: vec![(
+                router(true),
+                vec![storage(true)],
+                vec![json!({ "name": "cloud" })],
+            )],
             ..Report::default()
         };
         let json = report.json();
         assert_eq!(json["ready"], json!(true));
         assert_eq!(json["routers"][0]["router"], json!("ab12"));
         assert_eq!(json["routers"][0]["storages"], json!([storage(true)]));
+        assert_eq!(json["routers"][0]["forward"][0]["name"], "cloud");
         assert_eq!(
             Report::default().json(),
             json!({ "ready": false, "routers": [] })

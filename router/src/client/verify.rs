@@ -288,6 +288,7 @@ mod tests {
             series: false,
             backends: Vec::new(),
             mirror: None,
+            upstream: true,
             now: 0,
         }
     }
