@@ -57,6 +57,30 @@ pub struct Rules {
     pub rate: Option<u64>,
 }
 
+/// How much is asked at once. The defaults suit any upstream; with small ones little data reaches every
+/// branch, in tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Stretches in a round.
+    pub stretches_max: usize,
+    /// Stretches in a question.
+    pub compare_max: usize,
+    /// Up to so many versions are listed, beyond that a stretch is cut.
+    pub list_below: u64,
+    /// Into how many parts.
+    pub parts: usize,
+    /// Ids in a question.
+    pub ids_max: usize,
+    /// Keys in a question.
+    pub heads_max: usize,
+    /// Versions that are read at once to find the newest of each key.
+    pub items_max: u64,
+    /// Into how many parts a stretch is cut whose certificate is asked for while it is being shipped.
+    pub ripe_parts: usize,
+    /// After so many bytes the oldest of these parts is asked for.
+    pub ripe_bytes: usize,
+}
+
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -154,6 +178,7 @@ struct Flight {
 #[derive(Clone, Debug)]
 pub struct Link {
     rules: Rules,
+    sizes: Sizes,
     chance: u64,
     /// When the next round is to begin; `None` while the upstream is gone.
     due: Option<u64>,
@@ -180,12 +205,36 @@ impl Default for Rules {
     }
 }
 
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            stretches_max: 4_096,
+            compare_max: 64,
+            // As many ids are as dear as a hundred sums.
+            list_below: 256,
+            parts: 16,
+            ids_max: 4_096,
+            heads_max: 512,
+            items_max: 1 << 16,
+            ripe_parts: 64,
+            ripe_bytes: 4 << 20,
+        }
+    }
+}
+
 impl Link {
     /// To an upstream that is not there yet. `seed` spreads the times of rounds.
     #[must_use]
     pub fn new(rules: Rules, seed: u64) -> Self {
+        Self::with_sizes(rules, Sizes::default(), seed)
+    }
+
+    /// The same, with sizes of its own.
+    #[must_use]
+    pub fn with_sizes(rules: Rules, sizes: Sizes, seed: u64) -> Self {
         Self {
             rules,
+            sizes,
             chance: seed,
             due: None,
             round: None,
@@ -355,7 +404,7 @@ impl Link {
                     self.turn(now, State::Probing);
                 }
                 let before = now.saturating_sub(self.rules.settle);
-                self.round = Some(Round::new(before, outbox)?);
+                self.round = Some(Round::new(before, self.sizes, outbox)?);
                 continue;
             };
             let asked = self.flights.values().filter(|flight| !flight.is_parcel());

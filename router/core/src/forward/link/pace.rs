@@ -80,7 +80,7 @@ impl Pace {
 
     /// A parcel was not answered in time.
     pub fn was_late(&mut self) {
-        self.window = (self.window / 2).max(PARCEL_BYTES_MIN);
+        self.window = (self.window / 2).max(PARCEL_BYTES_MIN.min(self.window));
     }
 
     fn goal(&self, rules: &Rules, (parcels, bytes): (usize, usize)) -> Option<usize> {

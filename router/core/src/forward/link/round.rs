@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::Failure;
+use super::{Failure, Sizes};
 use crate::{
     change::{KeptChange, WildcardChange},
     forward::{
@@ -18,21 +18,6 @@ use crate::{
     wildcard::WildcardOp,
 };
 
-/// Stretches in a round: some kilobytes of questions if they all are as they should be.
-const STRETCHES_MAX: usize = 4_096;
-/// Stretches in a question.
-const COMPARE_MAX: usize = 64;
-/// Up to so many versions are listed, beyond that a stretch is cut: as many ids are as dear as a hundred
-/// sums.
-const LIST_BELOW: u64 = 256;
-/// Into how many parts.
-const PARTS: usize = 16;
-/// Ids in a question.
-const IDS_MAX: usize = 4_096;
-/// Keys in a question.
-const HEADS_MAX: usize = 512;
-/// Versions that are read at once to find the newest of each key.
-const ITEMS_MAX: u64 = 1 << 16;
 /// Keys that are remembered to have been asked for in a later stretch. Of others an older version may
 /// be shipped that nobody needs.
 const KEYS_MAX: usize = 1 << 18;
@@ -40,10 +25,6 @@ const KEYS_MAX: usize = 1 << 18;
 const LOST_MAX: usize = 256;
 /// Every so-manieth parcel is of the lowest lane that has something, so that it never stands still.
 const LOWEST_EVERY: u64 = 16;
-/// Into how many parts a stretch is cut whose certificate is asked for while it is being shipped.
-const RIPE_PARTS: usize = 64;
-/// After so many bytes the oldest part is asked for.
-const RIPE_BYTES: usize = 4 << 20;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -106,6 +87,7 @@ pub struct Round {
     pub is_all: bool,
     /// The upstream lacked something.
     pub has_shipped: bool,
+    sizes: Sizes,
     mark: Mark,
     phase: Phase,
     lost: Vec<Lost>,
@@ -152,12 +134,13 @@ pub struct Round {
 
 impl Round {
     /// Begins a round about what is older than `before` (NTP64).
-    pub fn new(before: u64, outbox: &mut dyn Outbox) -> Result<Self, Failure> {
+    pub fn new(before: u64, sizes: Sizes, outbox: &mut dyn Outbox) -> Result<Self, Failure> {
         let mark = outbox.mark();
         let mut ops = outbox.operations()?;
         ops.retain(|op| op.version.stamp.time < before);
         Ok(Self {
             before,
+            sizes,
             is_all: true,
             has_shipped: false,
             mark,
@@ -184,7 +167,7 @@ impl Round {
             ripening: VecDeque::new(),
             is_ripe_asked: false,
             stored_bytes: 0,
-            ripe_bytes: RIPE_BYTES,
+            ripe_bytes: sizes.ripe_bytes,
             certain: Vec::new(),
         })
     }
@@ -215,7 +198,7 @@ impl Round {
         }
         match self.phase {
             Phase::Operations => {
-                let count = self.asked_ops.len().min(IDS_MAX);
+                let count = self.asked_ops.len().min(self.sizes.ids_max);
                 let ops: Vec<WildcardOp> = self.asked_ops.drain(..count).collect();
                 let ids = ops.iter().map(op_id).collect();
                 let is_some = !ops.is_empty();
@@ -232,7 +215,7 @@ impl Round {
                 return Ok(Some(ready));
             }
             if !self.stretches.is_empty() {
-                let count = self.stretches.len().min(COMPARE_MAX);
+                let count = self.stretches.len().min(self.sizes.compare_max);
                 let asked: Vec<(Stretch, Summary)> = self.stretches.drain(..count).collect();
                 return Ok(Some((Job::Compare(asked.clone()), Request::Compare(asked))));
             }
@@ -240,7 +223,7 @@ impl Round {
                 let items = outbox.items(&stretch)?;
                 let ids: Vec<u64> = items.iter().map(Item::id).collect();
                 self.pieces.insert(stretch.seconds());
-                self.ready.extend(ids.chunks(IDS_MAX).map(|ids| {
+                self.ready.extend(ids.chunks(self.sizes.ids_max).map(|ids| {
                     let ids = ids.to_vec();
                     let job = Job::List(stretch, ids.clone());
                     (job, Request::List { stretch, ids })
@@ -261,8 +244,8 @@ impl Round {
         seen: Summary,
         outbox: &mut dyn Outbox,
     ) -> Result<(), Failure> {
-        if seen.count > ITEMS_MAX {
-            let parts = outbox.split(&stretch, PARTS)?;
+        if seen.count > self.sizes.items_max {
+            let parts = outbox.split(&stretch, self.sizes.parts)?;
             if parts.len() > 1 {
                 // The last part is the newest, and is taken first.
                 self.heads.extend(parts);
@@ -288,11 +271,12 @@ impl Round {
                 self.newest.insert(key.hash128(), *version);
             }
         }
-        self.ready.extend(heads.chunks(HEADS_MAX).map(|heads| {
-            let ids = heads.iter().filter_map(|(key, _)| ids.get(&key.hash128()));
-            let job = Job::Heads(stretch, ids.copied().collect());
-            (job, Request::Heads(heads.to_vec()))
-        }));
+        self.ready
+            .extend(heads.chunks(self.sizes.heads_max).map(|heads| {
+                let ids = heads.iter().filter_map(|(key, _)| ids.get(&key.hash128()));
+                let job = Job::Heads(stretch, ids.copied().collect());
+                (job, Request::Heads(heads.to_vec()))
+            }));
         Ok(())
     }
 
@@ -424,7 +408,7 @@ impl Round {
                         self.ripening.pop_front();
                         self.certain.push(stretch);
                     }
-                    _ => self.ripe_bytes = self.stored_bytes + RIPE_BYTES,
+                    _ => self.ripe_bytes = self.stored_bytes + self.sizes.ripe_bytes,
                 }
             }
             (Job::Ship(parcel), Reply::Stored(_)) => {
@@ -454,8 +438,8 @@ impl Round {
                 self.found += seen.count;
             }
             Found::Differs { .. } => {
-                let parts = if seen.count > LIST_BELOW {
-                    outbox.split(&stretch, PARTS)?
+                let parts = if seen.count > self.sizes.list_below {
+                    outbox.split(&stretch, self.sizes.parts)?
                 } else {
                     Vec::new()
                 };
@@ -498,8 +482,8 @@ impl Round {
         match self.phase {
             Phase::Operations => {
                 self.phase = Phase::Comparing;
-                let waits = outbox.pending(self.before, STRETCHES_MAX)?;
-                self.is_all = waits.len() < STRETCHES_MAX;
+                let waits = outbox.pending(self.before, self.sizes.stretches_max)?;
+                self.is_all = waits.len() < self.sizes.stretches_max;
                 // What has nothing but operations in it is certain now that they are there.
                 let (some, none): (Vec<_>, Vec<_>) =
                     waits.into_iter().partition(|(_, seen)| !seen.is_empty());
@@ -545,11 +529,11 @@ impl Round {
         self.has_shipped = true;
         self.cursors = lanes().map(|lane| (lane, Cursor::At(None))).collect();
         let lacking = std::mem::take(&mut self.lacking);
-        let is_cut = self.latest.is_empty() && lacking.len() <= RIPE_PARTS;
+        let is_cut = self.latest.is_empty() && lacking.len() <= self.sizes.ripe_parts;
         let mut parts = Vec::new();
         for stretch in lacking {
             if is_cut && stretch.to - stretch.from > 1 << 32 {
-                let cut = outbox.split(&stretch, RIPE_PARTS)?;
+                let cut = outbox.split(&stretch, self.sizes.ripe_parts)?;
                 parts.extend(cut.into_iter().map(|(part, _)| part));
             } else {
                 parts.push(stretch);
