@@ -277,6 +277,25 @@ fn runs_the_handbook_as_written() {
 }
 
 #[test]
+fn the_examples_are_sound() {
+    let examples = std::fs::read_dir("../../examples").unwrap();
+    let folders = examples.map(|folder| folder.unwrap().path());
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let files = files.map(|file| file.unwrap().path());
+    let files: Vec<_> = files
+        .filter(|file| file.extension().is_some_and(|ending| ending == "json5"))
+        .collect();
+    assert!(files.len() >= 7, "{files:?}");
+    for file in files {
+        let (_, loaded) = good(&Layers {
+            files: vec![file],
+            ..layers(&[])
+        });
+        assert_eq!(loaded.diagnostics, []);
+    }
+}
+
+#[test]
 fn reads_zenohd_files_by_their_own_rules() {
     let (settings, loaded) = good(&layers(&["zenohd.json5"]));
     golden::check(
