@@ -42,9 +42,16 @@ const RULES: &[Rule] = &[
         why: "the policy host knows wasmtime and the core, never Zenoh",
     },
     Rule {
+        folder: "router/journal",
+        workspace: &["weir-core"],
+        never: &["zenoh", "tokio", "rocksdb", "wasmtime"],
+        why: "the journal is files and the core's types; who drives it belongs into the router",
+    },
+    Rule {
         folder: "router",
         workspace: &[
             "weir-core",
+            "weir-journal",
             "weir-settings",
             "weir-policy",
             "weir-backend-*",
@@ -345,6 +352,12 @@ mod tests {
             &["6: may not depend on tokio-util"],
         );
         check_row("router/settings", core, &[]);
+        check_row("router/journal", core, &[]);
+        check_row(
+            "router/journal",
+            "tokio = \"1\"",
+            &["6: may not depend on tokio"],
+        );
         check_row(
             "router/settings",
             "\nzenoh = \"1\"",

@@ -1,0 +1,520 @@
+//! What is in memory of a journal: the writer changes it, outboxes look at it, each holding the lock for
+//! as long as memory takes and no file.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+use weir_core::{
+    backlog::LANES,
+    change::KeptChange,
+    forward::{Cause, Entry, Lost, Stretch},
+    version::Stamp,
+};
+
+use crate::{
+    block::{Builder, HEAD_LEN, Head},
+    calendar::{Calendar, Slot, Sums, slot_of},
+    files,
+    lost::LostList,
+    newest::Newest,
+    options::{Damaged, LaneStatus, Options, one},
+    segment::{HEADER_LEN, INDEX_LEN, Info, SUMS_LEN, TRAILER_LEN},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) options: Options,
+    pub(crate) lanes: [Lane; LANES as usize],
+    pub(crate) calendar: Calendar,
+    pub(crate) newest: Newest,
+    pub(crate) lost: LostList,
+    pub(crate) damaged: Vec<Damaged>,
+    /// Blocks that were set aside already: segment and offset.
+    pub(crate) aside: HashSet<(u64, u64)>,
+    /// By number; a hole is one that was forgotten.
+    pub(crate) upstreams: Vec<Option<String>>,
+    /// How much has been appended.
+    pub(crate) mark: u64,
+    pub(crate) next_segment: u64,
+    /// Bytes of all segments, written or not, but for the blocks that are being filled.
+    pub(crate) bytes: u64,
+    /// Bytes of blocks that are not written yet.
+    pub(crate) unwritten: u64,
+    pub(crate) poisoned: Option<String>,
+}
+
+/// A lane: its segments, and the block that is being filled.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// By id, which is the order of their positions.
+    pub(crate) segments: BTreeMap<u64, Segment>,
+    /// The segment that the block belongs to.
+    pub(crate) open: Option<u64>,
+    pub(crate) builder: Builder,
+    /// The next entry's position.
+    pub(crate) next: u64,
+    /// What has to be written, in order.
+    pub(crate) jobs: VecDeque<Job>,
+    pub(crate) counters: LaneStatus,
+    pub(crate) dropped: BTreeMap<u32, u64>,
+    /// Up to which position expired entries were counted.
+    pub(crate) expired_to: u64,
+}
+
+/// Something to be written.
+#[derive(Clone, Debug)]
+pub(crate) enum Job {
+    /// A block.
+    Block { id: u64, bytes: Bytes },
+    /// The footer.
+    Close { id: u64 },
+}
+
+/// A file of a lane.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: u64,
+    /// Another one if it was written again.
+    pub(crate) generation: u32,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    /// The earliest stamp inside, as far as is known; above `latest` if there is no entry.
+    pub(crate) earliest: u64,
+    pub(crate) latest: u64,
+    /// When the last of it was appended (NTP64).
+    pub(crate) appended: u64,
+    pub(crate) has_operations: bool,
+    pub(crate) is_coalesced: bool,
+    /// Bytes of the file, once all is written.
+    pub(crate) bytes: u64,
+    pub(crate) slots: Slots,
+    /// Its blocks, while it has no footer that says so.
+    pub(crate) blocks: Option<Vec<Info>>,
+    /// Those of them that are not written yet.
+    pub(crate) unwritten: VecDeque<(u64, Bytes)>,
+    /// Since when it is known to be certified by all (NTP64).
+    pub(crate) certified: Option<u64>,
+}
+
+/// What a segment has of which second.
+#[derive(Debug)]
+pub(crate) enum Slots {
+    /// In full, as the footer will say it.
+    Open(BTreeMap<Slot, Sums>),
+    /// How much is kept of each.
+    Closed(Box<[(Slot, u32)]>),
+}
+
+/// How an entry enters the sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    pub(crate) stamp: Stamp,
+    /// The hash of a put or delete; operations are in no sum.
+    pub(crate) hash: Option<u128>,
+}
+
+impl State {
+    pub(crate) fn new(options: Options) -> Self {
+        Self {
+            options,
+            lanes: std::array::from_fn(|_| Lane::new()),
+            calendar: Calendar::default(),
+            newest: Newest::default(),
+            lost: LostList::default(),
+            damaged: Vec::new(),
+            aside: HashSet::new(),
+            upstreams: Vec::new(),
+            mark: 0,
+            next_segment: 1,
+            bytes: 0,
+            unwritten: 0,
+            poisoned: None,
+        }
+    }
+
+    pub(crate) fn lane(&self, lane: u8) -> &Lane {
+        &self.lanes[usize::from(lane)]
+    }
+
+    pub(crate) fn lane_mut(&mut self, lane: u8) -> &mut Lane {
+        &mut self.lanes[usize::from(lane)]
+    }
+
+    /// A bit for each upstream.
+    pub(crate) fn required(&self) -> u64 {
+        let named = self
+            .upstreams
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| name.is_some());
+        named.fold(0, |bits, (at, _)| bits | 1 << at)
+    }
+
+    /// Bytes that the files will have once everything is written and every segment is closed.
+    pub(crate) fn total(&self) -> u64 {
+        let lanes = self.lanes.iter().map(|lane| {
+            let footers: u64 = lane.segments.values().map(Segment::footer_len).sum();
+            footers
+                + if lane.builder.is_empty() {
+                    0
+                } else {
+                    lane.builder.len() as u64
+                }
+        });
+        self.bytes + lanes.sum::<u64>()
+    }
+
+    /// Keeps an entry.
+    pub(crate) fn keep(&mut self, entry: &Entry, newest_only: bool, counted: Counted, now: u64) {
+        let sums = Sums {
+            all: counted.hash.map(one).unwrap_or_default(),
+            kept: 1,
+        };
+        let mark = self.count(entry.lane, slot_of(&counted.stamp), sums, now);
+        let lane = self.lane_mut(entry.lane);
+        lane.builder.push(entry, newest_only, mark, now);
+        lane.next += 1;
+        lane.counters.kept += 1;
+        let end = lane.next;
+        if let Some(segment) = lane.open_segment() {
+            segment.end = end;
+            segment.earliest = segment.earliest.min(counted.stamp.time);
+            segment.latest = segment.latest.max(counted.stamp.time);
+            segment.has_operations |= matches!(entry.change, KeptChange::Wildcard(_));
+        }
+        self.seal_if_long(entry.lane);
+    }
+
+    /// Counts what is not kept.
+    pub(crate) fn pass(&mut self, lane: u8, counted: Counted, now: u64) {
+        let Some(hash) = counted.hash else { return };
+        let slot = slot_of(&counted.stamp);
+        let mark = self.count(
+            lane,
+            slot,
+            Sums {
+                all: one(hash),
+                kept: 0,
+            },
+            now,
+        );
+        self.lane_mut(lane)
+            .builder
+            .push_gone(slot, one(hash), mark, now);
+        self.seal_if_long(lane);
+    }
+
+    /// Closes the block that is being filled.
+    pub(crate) fn seal(&mut self, at: u8) {
+        let segment_max = self.options.segment_max();
+        let lane = self.lane_mut(at);
+        let Some(id) = lane.open.filter(|_| !lane.builder.is_empty()) else {
+            return;
+        };
+        let (head, bytes) = lane.builder.encode();
+        let next = lane.next;
+        let Some(segment) = lane.segments.get_mut(&id) else {
+            return;
+        };
+        let offset = segment.bytes;
+        let len = bytes.len() as u64;
+        segment.bytes += len;
+        segment
+            .blocks
+            .get_or_insert_default()
+            .push(Info { offset, head });
+        segment.unwritten.push_back((offset, bytes.clone()));
+        let is_full = segment.bytes >= segment_max;
+        lane.jobs.push_back(Job::Block { id, bytes });
+        if is_full {
+            lane.jobs.push_back(Job::Close { id });
+            lane.open = None;
+            lane.builder.clear();
+        } else {
+            lane.builder.begin(id, next);
+        }
+        self.bytes += len;
+        self.unwritten += len;
+    }
+
+    /// Closes every segment: its footer is to be written.
+    pub(crate) fn close_all(&mut self) {
+        for lane in &mut self.lanes {
+            if let Some(id) = lane.open.take() {
+                lane.builder.clear();
+                lane.jobs.push_back(Job::Close { id });
+            }
+        }
+    }
+
+    /// The first thing to be written of a lane was.
+    pub(crate) fn written(&mut self, at: u8, footer_len: u64) {
+        let lane = self.lane_mut(at);
+        match lane.jobs.pop_front() {
+            Some(Job::Block { id, bytes, .. }) => {
+                if let Some(segment) = lane.segments.get_mut(&id) {
+                    segment.unwritten.pop_front();
+                }
+                self.unwritten -= bytes.len() as u64;
+            }
+            Some(Job::Close { id }) => {
+                if let Some(segment) = lane.segments.get_mut(&id) {
+                    segment.close(footer_len);
+                }
+                self.bytes += footer_len;
+            }
+            None => {}
+        }
+    }
+
+    /// Takes over a segment that was found.
+    pub(crate) fn adopt(&mut self, at: u8, segment: Segment, sums: &[(Slot, Sums)], mark: u64) {
+        for (slot, sums) in sums {
+            self.calendar.add(*slot, *sums, mark);
+            self.calendar.hold(*slot);
+        }
+        self.mark = self.mark.max(mark);
+        self.next_segment = self.next_segment.max(segment.id + 1);
+        self.bytes += segment.bytes;
+        let lane = self.lane_mut(at);
+        lane.next = lane.next.max(segment.end);
+        lane.segments.insert(segment.id, segment);
+    }
+
+    /// Forgets a segment, whatever it holds; its file is the caller's.
+    pub(crate) fn remove(&mut self, at: u8, id: u64) -> Option<Segment> {
+        let lane = self.lane_mut(at);
+        let segment = lane.segments.remove(&id)?;
+        if lane.open == Some(id) {
+            lane.open = None;
+            lane.builder.clear();
+        }
+        lane.jobs.retain(|job| job.id() != id);
+        self.bytes -= segment.bytes;
+        self.unwritten -= segment
+            .unwritten
+            .iter()
+            .map(|(_, bytes)| bytes.len() as u64)
+            .sum::<u64>();
+        for (slot, kept) in segment.slots.kept() {
+            self.calendar.release(slot, kept);
+        }
+        Some(segment)
+    }
+
+    /// Whether something in a segment waits for an upstream.
+    pub(crate) fn waits(&self, segment: &Segment, required: u64) -> bool {
+        segment
+            .slots
+            .kept()
+            .any(|slot| self.share(slot, required) > 0)
+    }
+
+    /// How much of a segment's part in a second waits for an upstream.
+    pub(crate) fn share(&self, (slot, kept): (Slot, u32), required: u64) -> u64 {
+        let waits = self
+            .calendar
+            .get(&slot)
+            .is_some_and(|cell| cell.waits(required));
+        if waits { u64::from(kept) } else { 0 }
+    }
+
+    /// Sets a block aside. Returns whether it was not before.
+    pub(crate) fn set_aside(&mut self, at: u8, id: u64, damaged: Damaged) -> bool {
+        if !self.aside.insert((id, damaged.offset)) {
+            return false;
+        }
+        if let Some(head) = damaged.head.filter(|head| head.records > 0) {
+            let source = self.only_source(at, id, &head);
+            let stretch = Stretch {
+                source,
+                from: head.earliest,
+                to: head.latest.saturating_add(1),
+            };
+            let count = u64::from(head.records - head.operations.min(head.records));
+            self.lost.add_stretch(
+                at,
+                Lost {
+                    stretch,
+                    count,
+                    cause: Cause::Damage,
+                },
+            );
+        }
+        self.damaged.push(damaged);
+        true
+    }
+
+    /// Whose the entries of a block are, if all that the segment has from its time is of one source; an id
+    /// that is nobody's otherwise.
+    fn only_source(&self, at: u8, id: u64, head: &Head) -> [u8; 16] {
+        let nobody = [0; 16];
+        let Some(segment) = self.lane(at).segments.get(&id) else {
+            return nobody;
+        };
+        let (from, to) = (head.earliest >> 32, head.latest >> 32);
+        let slots = segment.slots.kept().map(|(slot, _)| slot);
+        let mut sources = slots.filter(|slot| (from..=to).contains(&u64::from(slot.1)));
+        let Some((source, _)) = sources.next() else {
+            return nobody;
+        };
+        if sources.all(|slot| slot.0 == source) {
+            source
+        } else {
+            nobody
+        }
+    }
+
+    fn seal_if_long(&mut self, lane: u8) {
+        if self.lane(lane).builder.len() >= self.options.block_bytes {
+            self.seal(lane);
+        }
+    }
+
+    /// Adds to the sums of the open segment, which is begun if there is none, and to the calendar.
+    fn count(&mut self, at: u8, slot: Slot, sums: Sums, now: u64) -> u64 {
+        self.mark += 1;
+        let mark = self.mark;
+        self.calendar.add(slot, sums, mark);
+        let id = self.next_segment;
+        let lane = self.lane_mut(at);
+        if lane.open.is_none() {
+            lane.open = Some(id);
+            lane.builder.begin(id, lane.next);
+            lane.segments.insert(id, Segment::new(id, lane.next));
+            self.next_segment += 1;
+            self.bytes += HEADER_LEN as u64;
+        }
+        if let Some(segment) = self.lane_mut(at).open_segment() {
+            segment.appended = now;
+            segment.certified = None;
+            if segment.slots.add(slot, sums) {
+                self.calendar.hold(slot);
+            }
+        }
+        mark
+    }
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self {
+            segments: BTreeMap::new(),
+            open: None,
+            builder: Builder::new(),
+            next: 0,
+            jobs: VecDeque::new(),
+            counters: LaneStatus::default(),
+            dropped: BTreeMap::new(),
+            expired_to: 0,
+        }
+    }
+
+    fn open_segment(&mut self) -> Option<&mut Segment> {
+        self.segments.get_mut(&self.open?)
+    }
+}
+
+impl Job {
+    pub(crate) const fn id(&self) -> u64 {
+        match self {
+            Self::Block { id, .. } | Self::Close { id } => *id,
+        }
+    }
+}
+
+impl Segment {
+    /// An empty one.
+    pub(crate) const fn new(id: u64, first: u64) -> Self {
+        Self {
+            id,
+            generation: 0,
+            first,
+            end: first,
+            earliest: u64::MAX,
+            latest: 0,
+            appended: 0,
+            has_operations: false,
+            is_coalesced: false,
+            bytes: HEADER_LEN as u64,
+            slots: Slots::Open(BTreeMap::new()),
+            blocks: Some(Vec::new()),
+            unwritten: VecDeque::new(),
+            certified: None,
+        }
+    }
+
+    pub(crate) fn name(&self, lane: u8) -> String {
+        files::name_of(lane, self.id)
+    }
+
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.blocks.is_none()
+    }
+
+    /// Entries that are kept.
+    pub(crate) fn records(&self) -> u64 {
+        self.slots.kept().map(|(_, kept)| u64::from(kept)).sum()
+    }
+
+    /// Bytes of the footer that it has not got yet.
+    fn footer_len(&self) -> u64 {
+        let Slots::Open(slots) = &self.slots else {
+            return 0;
+        };
+        // One more block: the one that is being filled.
+        let blocks = self.blocks.as_ref().map_or(0, Vec::len) + 1;
+        (TRAILER_LEN + slots.len() * SUMS_LEN + blocks * INDEX_LEN) as u64
+    }
+
+    fn close(&mut self, footer_len: u64) {
+        self.bytes += footer_len;
+        self.blocks = None;
+        self.slots = Slots::Closed(self.slots.kept().collect());
+    }
+}
+
+impl Slots {
+    /// How much is kept of each second.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (Slot, u32)> {
+        let (open, closed) = match self {
+            Self::Open(slots) => (Some(slots), None),
+            Self::Closed(slots) => (None, Some(slots)),
+        };
+        let open = open
+            .into_iter()
+            .flatten()
+            .map(|(slot, sums)| (*slot, sums.kept));
+        open.chain(closed.into_iter().flatten().copied())
+    }
+
+    /// Adds to an open segment's; returns whether the second is a new one.
+    fn add(&mut self, slot: Slot, added: Sums) -> bool {
+        let Self::Open(slots) = self else {
+            return false;
+        };
+        let mut is_new = false;
+        let sums = slots.entry(slot).or_insert_with(|| {
+            is_new = true;
+            Sums::default()
+        });
+        sums.all += added.all;
+        sums.kept += added.kept;
+        is_new
+    }
+}
+
+/// What an entry adds to a block at the most, in bytes: what it holds, and lengths and indices around it.
+pub(crate) fn bound(entry: &Entry) -> u64 {
+    let (key, value) = match &entry.change {
+        KeptChange::Key(change) => (change.key.len(), change.value.as_ref()),
+        KeptChange::Wildcard(change) => (change.expr.len(), change.value.as_ref()),
+    };
+    // The last: a block of its own, and a row of sums.
+    (key + value.map_or(0, |value| value.len()) + 96) as u64
+}
+
+/// What the rows of a footer and the head of a block may add to a batch, beside [`bound`].
+pub(crate) const ROOM_MIN: u64 =
+    (HEAD_LEN + INDEX_LEN + SUMS_LEN + HEADER_LEN + TRAILER_LEN) as u64;
