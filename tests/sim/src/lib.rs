@@ -3,10 +3,12 @@
 //!
 //! A seed makes a [`Scenario`], a list of steps; [`run`] plays it. The same seed gives the same trace.
 //! In it every change reaches every replica in the end, by itself. Replicas that repair each other have
-//! histories of their own ([`mirroring`]), as have those under a resolver ([`resolving`]).
+//! histories of their own ([`mirroring`]), as have those under a resolver ([`resolving`]), and edges that
+//! forward to upstreams ([`forwarding`]).
 
 mod coverage;
 mod disk;
+pub mod forwarding;
 pub mod mirroring;
 pub mod resolving;
 pub mod scenario;

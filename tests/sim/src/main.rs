@@ -1,25 +1,32 @@
-//! Plays many seeds, or one: `weir-sim --seeds N [--from S]`, `weir-sim --seed S`.
+//! Plays many seeds, or one: `weir-sim --seeds N [--from S]`, `weir-sim --seed S`; of every kind of
+//! history, or with `--only KIND` of one: plain, resolving, mirroring, forwarding.
 
 use std::{io::Write, process::ExitCode, time::Instant};
 
-use weir_sim::{Coverage, check, mirroring, resolving};
+use weir_sim::{Coverage, check, forwarding, mirroring, resolving};
+
+/// The kinds of histories.
+const KINDS: [&str; 4] = ["plain", "resolving", "mirroring", "forwarding"];
 
 fn main() -> std::io::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     let (mut from, mut count) = (1, 1_000);
+    let mut only = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
-        let number = arguments
-            .next()
-            .and_then(|number| number.parse::<u64>().ok());
-        match (name.as_str(), number) {
+        let value = arguments.next().unwrap_or_default();
+        if name == "--only" && KINDS.contains(&value.as_str()) {
+            only = Some(value);
+            continue;
+        }
+        match (name.as_str(), value.parse::<u64>().ok()) {
             ("--seed", Some(seed)) => (from, count) = (seed, 1),
             ("--seeds", Some(seeds)) => count = seeds,
             ("--from", Some(seed)) => from = seed,
             _ => {
                 writeln!(
                     out,
-                    "usage: weir-sim [--seeds N] [--from SEED] | --seed SEED"
+                    "usage: weir-sim [--only KIND] [--seeds N] [--from SEED] | --seed SEED"
                 )?;
                 return Ok(ExitCode::from(2));
             }
@@ -29,18 +36,26 @@ fn main() -> std::io::Result<ExitCode> {
     let (mut passed, mut failed) = (0u64, 0u64);
     let mut coverage = Coverage::default();
     let mut mirrored = mirroring::Reached::default();
+    let mut forwarded = forwarding::Reached::default();
+    let plays = |kind: &str| only.as_deref().is_none_or(|only| only == kind);
     for seed in from..from + count {
-        let played = check(seed).and_then(|outcome| {
-            resolving::check(seed)?;
-            let mirrors = mirroring::check(seed)?;
-            Ok((outcome, mirrors))
-        });
-        match played {
-            Ok((outcome, mirrors)) => {
-                passed += 1;
-                coverage.add(&outcome.coverage);
-                mirrored.add(&mirrors.reached);
+        let mut play = || {
+            if plays("plain") {
+                coverage.add(&check(seed)?.coverage);
             }
+            if plays("resolving") {
+                resolving::check(seed)?;
+            }
+            if plays("mirroring") {
+                mirrored.add(&mirroring::check(seed)?.reached);
+            }
+            if plays("forwarding") {
+                forwarded.add(&forwarding::check(seed)?.reached);
+            }
+            Ok::<(), String>(())
+        };
+        match play() {
+            Ok(()) => passed += 1,
             Err(report) => {
                 failed += 1;
                 writeln!(out, "{report}")?;
@@ -54,7 +69,12 @@ fn main() -> std::io::Result<ExitCode> {
     for (name, reached) in mirrored.each() {
         writeln!(out, "{name:>12} {reached}")?;
     }
-    let rate = 3.0 * count as f64 / began.elapsed().as_secs_f64();
+    writeln!(out, "forwarding:")?;
+    for (name, reached) in forwarded.each() {
+        writeln!(out, "{name:>15} {reached}")?;
+    }
+    let kinds = KINDS.iter().filter(|kind| plays(kind)).count() as u64;
+    let rate = (kinds * count) as f64 / began.elapsed().as_secs_f64();
     writeln!(
         out,
         "seeds {from} to {}, {rate:.0} histories a second",

@@ -114,6 +114,9 @@ pub struct Round {
     vanished: BTreeSet<u64>,
     /// Seconds that were found out about piece by piece.
     pieces: BTreeSet<Stretch>,
+    /// Seconds that were looked up by key. What is missing in one may make superfluous what is missing in
+    /// another, so all are certified together.
+    by_key: BTreeSet<Stretch>,
     /// Seconds of which something is missing.
     lacking: BTreeSet<Stretch>,
     missing: Missing,
@@ -158,6 +161,7 @@ impl Round {
             wanted: BTreeSet::new(),
             vanished: BTreeSet::new(),
             pieces: BTreeSet::new(),
+            by_key: BTreeSet::new(),
             lacking: BTreeSet::new(),
             missing: Missing::default(),
             found: 0,
@@ -252,7 +256,7 @@ impl Round {
                 return Ok(());
             }
         }
-        self.pieces.insert(stretch.seconds());
+        self.by_key.insert(stretch.seconds());
         let mut heads: BTreeMap<Key, Version> = BTreeMap::new();
         let mut ids: BTreeMap<u128, u64> = BTreeMap::new();
         for item in outbox.items(&stretch)? {
@@ -501,6 +505,7 @@ impl Round {
                 let pieces = std::mem::take(&mut self.pieces);
                 self.certain.extend(pieces.difference(&self.lacking));
                 if self.missing.is_empty() {
+                    self.certain.extend(std::mem::take(&mut self.by_key));
                     return Ok(Next::End);
                 }
                 self.drain(outbox)?;
@@ -512,11 +517,13 @@ impl Round {
                 self.missing = Missing::default();
                 self.newest.clear();
                 self.ripening.clear();
+                self.by_key.clear();
                 self.are_heads_due = true;
                 self.phase = Phase::Comparing;
             }
             Phase::Shipping => {
-                self.certain.extend(self.ripening.drain(..));
+                self.by_key.extend(self.ripening.drain(..));
+                self.certain.extend(std::mem::take(&mut self.by_key));
                 return Ok(Next::End);
             }
         }

@@ -1,0 +1,816 @@
+//! Plays a forwarded history and watches: what is certified is there, what was taken arrives or was
+//! given up by rule, nothing is made up, nothing takes for ever.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use weir_backend_api::{
+    ErrorKind,
+    fault::{Fault, Operation},
+};
+use weir_core::{
+    change::{Admission, Change, KeptChange, WildcardChange},
+    forward::{
+        Entry, Mark, Stretch,
+        answer::{Limits, answer},
+        frame::{Bad, Reply, Request, Stored},
+        link::{Effect, Event, Link, Rules, Sizes, State},
+    },
+    key::Key,
+    keyexpr::OwnedKeyExpr,
+    version::{Stamp, Version},
+};
+
+use super::{
+    journal::{Journal, View, version_of},
+    reached::{Outcome, Reached},
+    scenario::{Edge, Packet, Scenario, Step, Taken},
+    upstream::Store,
+};
+use crate::{disk::Disk, scenario::Break};
+
+/// A millisecond, nearly (NTP64).
+const MILLI: u64 = (1 << 32) / 1_000;
+/// When a history begins.
+pub(super) const START: u64 = 1 << 50;
+/// How far ahead a stamp may be.
+pub(super) const DRIFT: u64 = 500 * MILLI;
+/// How long everything may take once nothing is in the way.
+const PATIENCE: u64 = 900_000 * MILLI;
+/// More failures in a row than faults were asked for are a bug.
+pub(super) const TRIES_MAX: usize = 64;
+/// More packets at once than all links together may have under way.
+const PACKETS_MAX: usize = 2_000;
+/// More effects of one event than questions and parcels that a link may have under way.
+const EFFECTS_MAX: usize = 16;
+/// More packets that arrive at one moment than any exchange needs.
+const ARRIVALS_MAX: usize = 20_000;
+/// What a parcel may hold, in bytes.
+const PARCEL_BYTES: usize = 200;
+
+/// Something on the way between an edge and an upstream.
+#[derive(Clone, Debug)]
+enum Message {
+    Live(KeptChange),
+    Ask { life: u64, ask: u64, frame: Vec<u8> },
+    Reply { life: u64, ask: u64, frame: Vec<u8> },
+}
+
+/// An edge: its journal, and a link to each upstream.
+struct Router {
+    of: Edge,
+    journal: Journal,
+    links: Vec<Link>,
+    /// How often it was started: answers to questions of an earlier life are nobody's.
+    life: u64,
+    /// The highest question that each link has asked.
+    asked: Vec<u64>,
+}
+
+/// A sample, and who has to get it from whom.
+struct Sample {
+    change: KeptChange,
+    expires: Option<u64>,
+    /// By whom (an edge), to whom (an upstream).
+    owed: BTreeSet<(usize, usize)>,
+}
+
+struct World {
+    now: u64,
+    routers: Vec<Router>,
+    stores: Vec<Store>,
+    /// Edge, upstream, whether it goes up, what.
+    messages: Vec<(usize, usize, bool, Message)>,
+    cut: BTreeSet<(usize, usize, bool)>,
+    sensors: Vec<i64>,
+    samples: BTreeMap<Version, Sample>,
+    /// Parcels that were stored.
+    parcels: BTreeSet<(usize, Vec<u8>)>,
+    serial: u64,
+    reached: Reached,
+    trace: DefaultHasher,
+}
+
+/// Plays a history.
+///
+/// # Errors
+/// What was violated.
+pub fn run(scenario: &Scenario) -> Result<Outcome, String> {
+    let mut world = World::new(scenario)?;
+    for step in &scenario.steps {
+        world.step(step)?;
+        if world.messages.len() > PACKETS_MAX {
+            return Err(format!("{} packets are on the way", world.messages.len()));
+        }
+    }
+    world.end()
+}
+
+impl World {
+    fn new(scenario: &Scenario) -> Result<Self, String> {
+        let stores = scenario.upstreams.iter().map(|of| Store::new(*of));
+        let stores = stores.collect::<Result<Vec<_>, String>>()?;
+        let count = stores.len();
+        let routers = scenario.edges.iter().map(|of| Router {
+            of: *of,
+            journal: Journal::new(count, of.capacity, of.keep.saturating_mul(MILLI)),
+            links: Vec::new(),
+            life: 0,
+            asked: vec![0; count],
+        });
+        let mut world = Self {
+            now: START,
+            routers: routers.collect(),
+            stores,
+            messages: Vec::new(),
+            cut: BTreeSet::new(),
+            sensors: scenario.sensors.clone(),
+            samples: BTreeMap::new(),
+            parcels: BTreeSet::new(),
+            serial: 0,
+            reached: Reached::default(),
+            trace: DefaultHasher::new(),
+        };
+        for edge in 0..world.routers.len() {
+            world.begin_links(edge)?;
+        }
+        Ok(world)
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Sample { .. } => self.sample(step)?,
+            Step::Packet(pick, how) => self.packet(*pick, *how)?,
+            Step::Pass(millis) => {
+                self.now += millis * MILLI;
+                self.release()?;
+                self.tick()?;
+                self.trim();
+            }
+            Step::Calm(millis) => {
+                let until = self.now + millis * MILLI;
+                while self.now < until {
+                    self.arrive_all()?;
+                    self.pass(until)?;
+                }
+                self.release()?;
+                self.trim();
+            }
+            Step::Cut(edge, upstream, up, is_noticed) => {
+                self.cut.insert((*edge, *upstream, *up));
+                if *is_noticed {
+                    self.tell(*edge, *upstream, Event::Gone)?;
+                }
+            }
+            Step::Heal => self.heal()?,
+            Step::Sync(edge) => self.routers[*edge].journal.sync(),
+            Step::EdgeDies(edge) => {
+                self.reached.edge_died += 1;
+                for version in self.routers[*edge].journal.crash() {
+                    self.reached.unsynced += 1;
+                    self.excuse(*edge, &version);
+                }
+                self.begin_links(*edge)?;
+            }
+            Step::Unreadable(edge, times) => self.routers[*edge].journal.unreadable = *times,
+            Step::Restart(upstream) => self.restart(*upstream)?,
+            Step::Break { upstream, nth, how } => {
+                let fault = match *how {
+                    Break::Refused => Fault::Error(ErrorKind::Unavailable),
+                    Break::Torn { applied } => Fault::Torn { applied },
+                    Break::Crash { applied } => Fault::Crash { applied },
+                };
+                let faults = &self.stores[*upstream].faults;
+                faults.at(Operation::Commit, *nth, fault);
+            }
+            Step::Backup(upstream) => {
+                let store = &mut self.stores[*upstream];
+                store.backup = Some(store.copy()?);
+            }
+            Step::Restore(upstream) => self.restore(*upstream)?,
+        }
+        Ok(())
+    }
+
+    /// A sensor stamps a sample; edges take it, and it goes on its way.
+    fn sample(&mut self, step: &Step) -> Result<(), String> {
+        let Step::Sample {
+            sensor,
+            away,
+            on,
+            value,
+            heard,
+            live,
+            taken,
+            lane,
+            worth,
+        } = step
+        else {
+            return Ok(());
+        };
+        let stamp = self.stamp(*sensor, *away);
+        let value = value.clone();
+        let change = if on.contains('*') {
+            let expr = OwnedKeyExpr::new(*on).map_err(|error| error.to_string())?;
+            let stamp = Some(stamp);
+            KeptChange::Wildcard(WildcardChange { expr, stamp, value })
+        } else {
+            let (key, stamp) = (Key::from(*on), Some(stamp));
+            KeptChange::Key(Change { key, stamp, value })
+        };
+        format!("{change:?}").hash(&mut self.trace);
+        let version = version_of(&change);
+        let edges = self.routers.len();
+        let mut hears: Vec<usize> = (0..edges).filter(|edge| heard >> edge & 1 == 1).collect();
+        if hears.is_empty() {
+            hears.push(0);
+        }
+        // Operations are neither dropped nor do they expire.
+        let is_op = matches!(change, KeptChange::Wildcard(_));
+        let worth = worth.filter(|_| !is_op);
+        let expires = worth.map(|worth| self.now + worth * MILLI);
+        let mut owed = BTreeSet::new();
+        for edge in &hears {
+            let entry = Entry {
+                change: change.clone(),
+                lane: *lane,
+                expires,
+            };
+            let is_kept = is_op || !matches!(taken, Taken::Dropped);
+            let journal = &mut self.routers[*edge].journal;
+            let mut dropped = Vec::new();
+            if matches!(taken, Taken::NewestOnly) && !is_op {
+                dropped = journal.coalesce(&entry);
+            }
+            let given_up = journal.append(entry, is_kept);
+            if is_kept {
+                owed.extend((0..self.stores.len()).map(|upstream| (*edge, upstream)));
+            } else {
+                self.reached.dropped += 1;
+            }
+            self.reached.dropped += dropped.len() as u64;
+            self.reached.given_up += given_up.len() as u64;
+            for version in dropped.iter().chain(&given_up) {
+                self.excuse(*edge, version);
+            }
+            // Not only after those before: this very sample may have been given up.
+            if given_up.contains(&version) {
+                owed.retain(|(by, _)| by != edge);
+            }
+        }
+        let sample = Sample {
+            change: change.clone(),
+            expires,
+            owed,
+        };
+        self.samples.insert(version, sample);
+        for upstream in 0..self.stores.len() {
+            if live >> upstream & 1 == 1 {
+                let message = Message::Live(change.clone());
+                self.messages.push((hears[0], upstream, true, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn stamp(&mut self, sensor: usize, away: i64) -> Stamp {
+        let milli = i64::try_from(MILLI).unwrap_or(i64::MAX);
+        let wrong = (self.sensors[sensor] + away).saturating_mul(milli);
+        // Never the same twice.
+        self.serial += 1;
+        let time = self.now.saturating_add_signed(wrong) & !0xffff | self.serial;
+        let mut id = [0; 16];
+        id[0] = u8::try_from(sensor + 1).unwrap_or(u8::MAX);
+        Stamp { time, id }
+    }
+
+    /// Nobody can ask an edge for this any more.
+    fn excuse(&mut self, edge: usize, version: &Version) {
+        if let Some(sample) = self.samples.get_mut(version) {
+            sample.owed.retain(|(by, _)| *by != edge);
+        }
+    }
+
+    fn packet(&mut self, pick: u64, how: Packet) -> Result<(), String> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        let at = usize::try_from(pick % self.messages.len() as u64).unwrap_or(0);
+        match how {
+            Packet::Arrives => {
+                let (edge, upstream, up, message) = self.messages.swap_remove(at);
+                self.arrive(edge, upstream, up, message)
+            }
+            Packet::Repeats => {
+                self.reached.repeated += 1;
+                let (edge, upstream, up, message) = self.messages[at].clone();
+                self.arrive(edge, upstream, up, message)
+            }
+            Packet::Lost => {
+                self.reached.lost += 1;
+                self.messages.swap_remove(at);
+                Ok(())
+            }
+        }
+    }
+
+    /// A packet arrives, if the way is open.
+    fn arrive(
+        &mut self,
+        edge: usize,
+        upstream: usize,
+        up: bool,
+        message: Message,
+    ) -> Result<(), String> {
+        if self.cut.contains(&(edge, upstream, up)) {
+            self.reached.lost += 1;
+            return Ok(());
+        }
+        match message {
+            Message::Live(change) => {
+                let now = self.upstream_now(upstream);
+                let heard = self.stores[upstream].hear(now, change);
+                self.judge(upstream, heard)?;
+                Ok(())
+            }
+            Message::Ask { life, ask, frame } => {
+                if let Some(frame) = self.answer(upstream, &frame)? {
+                    let reply = Message::Reply { life, ask, frame };
+                    self.messages.push((edge, upstream, false, reply));
+                }
+                Ok(())
+            }
+            Message::Reply { life, ask, frame } if life == self.routers[edge].life => {
+                let frame = frame.into();
+                self.tell(edge, upstream, Event::Reply { ask, frame })
+            }
+            Message::Reply { .. } => Ok(()),
+        }
+    }
+
+    /// What an upstream answers, if it does.
+    fn answer(&mut self, upstream: usize, frame: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        let now = self.upstream_now(upstream);
+        let store = &mut self.stores[upstream];
+        let Some(shard) = &mut store.shard else {
+            return Ok(None);
+        };
+        shard.now = now;
+        let mut shown = shard.replica(&store.keys, &store.keys);
+        let answered = answer(frame, &mut shown, &Limits::default());
+        drop(shown);
+        let answered = match answered {
+            Ok(answered) => answered,
+            Err(refused) => return Err(format!("a frame was refused: {refused:?}")),
+        };
+        if let Some(lost) = answered.lost {
+            self.reached.noted += lost.len() as u64;
+            store.noted.extend(lost);
+        }
+        let Some(packed) = answered.ship else {
+            return Ok(Some(answered.reply));
+        };
+        let changes = unpack(&packed)?;
+        store.parcels += 1;
+        let every = store.of.full_every;
+        let is_full = every > 0 && store.parcels.is_multiple_of(every);
+        let taken = store.take(now, changes);
+        let crashes = self.reached.crashes;
+        let Some(admissions) = self.judge(upstream, taken)? else {
+            if self.reached.crashes > crashes {
+                self.reached.crash_at_parcel += 1;
+                return Ok(None);
+            }
+            return Ok(Some(Reply::Refused(Bad::Unreadable).encode()));
+        };
+        self.reached.stored += 1;
+        if !self.parcels.insert((upstream, packed.to_vec())) {
+            self.reached.parcel_again += 1;
+        }
+        let mut stored = Stored {
+            credit: if is_full { 0 } else { 700 },
+            ..Stored::default()
+        };
+        self.reached.credit += u64::from(is_full);
+        for admission in admissions {
+            *match admission {
+                Admission::Applied(_) | Admission::Merged(_) => &mut stored.applied,
+                Admission::Known(_) | Admission::Outdated(_) | Admission::Nothing => {
+                    &mut stored.superfluous
+                }
+                Admission::Parked(_) | Admission::Quarantined(_) => &mut stored.aside,
+                Admission::Rejected(_) => &mut stored.refused,
+            } += 1;
+        }
+        self.reached.superfluous += stored.superfluous;
+        Ok(Some(Reply::Stored(stored).encode()))
+    }
+
+    /// What became of changes that were offered; `None` if the store did not take them.
+    fn judge(
+        &mut self,
+        upstream: usize,
+        taken: weir_backend_api::Result<Vec<Admission>>,
+    ) -> Result<Option<Vec<Admission>>, String> {
+        format!("{upstream} {taken:?}").hash(&mut self.trace);
+        match taken {
+            Ok(admissions) => {
+                for admission in &admissions {
+                    match admission {
+                        Admission::Parked(_) => self.reached.parked += 1,
+                        Admission::Quarantined(_) | Admission::Rejected(_) => {
+                            return Err(admission.name().to_owned());
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(Some(admissions))
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.reached.refused += 1;
+                Ok(None)
+            }
+            Err(error) => {
+                let is_dead = self.stores[upstream].faults.is_dead();
+                if !is_dead && error.kind() != ErrorKind::Poisoned {
+                    return Err(format!("unexpected: {error}"));
+                }
+                self.reached.crashes += 1;
+                self.restart(upstream)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Tells a link what happened, and does what it wants.
+    fn tell(&mut self, edge: usize, upstream: usize, event: Event) -> Result<(), String> {
+        let now = self.edge_now(edge);
+        let router = &mut self.routers[edge];
+        if matches!(event, Event::Wake | Event::Gone) {
+            self.reached.gone += 1;
+            router.journal.doubt(upstream);
+        }
+        let life = router.life;
+        let Some(link) = router.links.get_mut(upstream) else {
+            return Ok(());
+        };
+        let before = link.status();
+        let is_unreadable = router.journal.unreadable > 0;
+        let journal = &mut router.journal;
+        let effects = link.handle(now, event, &mut View { journal, upstream });
+        let after = link.status();
+        if link.deadline().is_some_and(|deadline| deadline <= now) {
+            return Err(format!("it is due and did nothing: {link:?}"));
+        }
+        self.reached.faulted += after.failures - before.failures;
+        if is_unreadable && after.failures > before.failures {
+            self.reached.unreadable += 1;
+        }
+        if effects.len() > EFFECTS_MAX {
+            return Err(format!("{} effects of one event", effects.len()));
+        }
+        let is_draining = before.state == State::Draining && after.state == State::Draining;
+        for effect in effects {
+            let (ask, frame) = match effect {
+                Effect::Ask { ask, frame } => (ask, frame.to_vec()),
+                Effect::Ship { ask, entries, .. } => {
+                    let packed = pack(&entries).into();
+                    (ask, Request::Ship { packed }.encode())
+                }
+                Effect::Certified { stretches, mark } => {
+                    self.reached.certified += stretches.len() as u64;
+                    self.reached.ripe += u64::from(is_draining);
+                    self.certified(edge, upstream, &stretches, mark)?;
+                    continue;
+                }
+                Effect::Noted(lost) => {
+                    self.routers[edge].journal.noted(upstream, &lost);
+                    continue;
+                }
+            };
+            match Request::decode(&frame.clone().into()) {
+                Ok(Request::List { .. }) => self.reached.listed += 1,
+                Ok(Request::Heads(_)) => self.reached.heads += 1,
+                Ok(Request::Operations(_)) => self.reached.operations += 1,
+                Ok(_) => {}
+                Err(bad) => return Err(format!("a link asks what {bad}")),
+            }
+            let asked = &mut self.routers[edge].asked[upstream];
+            self.reached.retried += u64::from(ask <= *asked);
+            *asked = ask.max(*asked);
+            let message = Message::Ask { life, ask, frame };
+            self.messages.push((edge, upstream, true, message));
+        }
+        Ok(())
+    }
+
+    /// What is certified is there, to stay.
+    fn certified(
+        &mut self,
+        edge: usize,
+        upstream: usize,
+        stretches: &[Stretch],
+        mark: Mark,
+    ) -> Result<(), String> {
+        let now = self.edge_now(edge);
+        format!("{edge} {upstream} {stretches:?} {mark:?}").hash(&mut self.trace);
+        let journal = &mut self.routers[edge].journal;
+        for version in journal.of(stretches, mark) {
+            let sample = &self.samples[&version];
+            let is_expired = sample.expires.is_some_and(|expires| expires < now);
+            if !is_expired && !self.stores[upstream].holds(&sample.change)? {
+                return Err(format!(
+                    "edge {edge} was told that upstream {upstream} has {:?}",
+                    sample.change
+                ));
+            }
+        }
+        journal.certify(now, upstream, stretches, mark);
+        Ok(())
+    }
+
+    fn edge_now(&self, edge: usize) -> u64 {
+        self.skewed(self.routers[edge].of.skew)
+    }
+
+    fn upstream_now(&self, upstream: usize) -> u64 {
+        self.skewed(self.stores[upstream].of.skew)
+    }
+
+    fn skewed(&self, skew: i64) -> u64 {
+        let milli = i64::try_from(MILLI).unwrap_or(i64::MAX);
+        self.now.saturating_add_signed(skew.saturating_mul(milli))
+    }
+
+    fn arrive_all(&mut self) -> Result<(), String> {
+        for _ in 0..ARRIVALS_MAX {
+            if self.messages.is_empty() {
+                return Ok(());
+            }
+            let (edge, upstream, up, message) = self.messages.remove(0);
+            self.arrive(edge, upstream, up, message)?;
+        }
+        Err("they go on for ever".to_owned())
+    }
+
+    /// Time passes until some link is due, or until then.
+    fn pass(&mut self, until: u64) -> Result<(), String> {
+        let mut next = until;
+        for edge in 0..self.routers.len() {
+            let ahead = self.edge_now(edge);
+            let links = self.routers[edge].links.iter();
+            if let Some(due) = links.filter_map(Link::deadline).min() {
+                next = next.min(self.now + due.saturating_sub(ahead));
+            }
+        }
+        self.now = next.max(self.now + 1);
+        self.tick()
+    }
+
+    /// Ticks whoever is due.
+    fn tick(&mut self) -> Result<(), String> {
+        for edge in 0..self.routers.len() {
+            for upstream in 0..self.stores.len() {
+                let due = self.routers[edge].links[upstream].deadline();
+                if due.is_some_and(|due| due <= self.edge_now(edge)) {
+                    self.tell(edge, upstream, Event::Tick)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies what is due at the upstreams.
+    fn release(&mut self) -> Result<(), String> {
+        for upstream in 0..self.stores.len() {
+            let now = self.upstream_now(upstream);
+            let released = self.stores[upstream].release(now).map(|()| Vec::new());
+            self.judge(upstream, released)?;
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self) {
+        for edge in 0..self.routers.len() {
+            let now = self.edge_now(edge);
+            self.routers[edge].journal.trim(now);
+        }
+    }
+
+    /// Everything gets through again. Who had noticed that nothing does notices that, too.
+    fn heal(&mut self) -> Result<(), String> {
+        self.cut.clear();
+        for edge in 0..self.routers.len() {
+            for upstream in 0..self.stores.len() {
+                if self.routers[edge].links[upstream].status().state == State::Down {
+                    self.tell(edge, upstream, Event::Wake)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_open(&self, edge: usize, upstream: usize) -> bool {
+        [true, false]
+            .iter()
+            .all(|up| !self.cut.contains(&(edge, upstream, *up)))
+    }
+
+    fn restart(&mut self, upstream: usize) -> Result<(), String> {
+        let now = self.upstream_now(upstream);
+        self.stores[upstream].reopen(now)?;
+        self.is_another(upstream)
+    }
+
+    fn restore(&mut self, upstream: usize) -> Result<(), String> {
+        let now = self.upstream_now(upstream);
+        let store = &mut self.stores[upstream];
+        let copy = store.backup.as_ref().map(Disk::copy).transpose();
+        let disk = match copy.map_err(|error| error.to_string())? {
+            Some(disk) => {
+                self.reached.restored += 1;
+                disk
+            }
+            None => {
+                self.reached.wiped += 1;
+                Disk::new().map_err(|error| error.to_string())?
+            }
+        };
+        store.put_back(disk, now)?;
+        // What no edge keeps any more is gone with what had certified it.
+        for (version, sample) in &mut self.samples {
+            sample
+                .owed
+                .retain(|(by, to)| *to != upstream || self.routers[*by].journal.keeps(version));
+        }
+        self.is_another(upstream)
+    }
+
+    /// All links learn that an upstream was away.
+    fn is_another(&mut self, upstream: usize) -> Result<(), String> {
+        for edge in 0..self.routers.len() {
+            self.tell(edge, upstream, Event::Gone)?;
+        }
+        for edge in 0..self.routers.len() {
+            if self.is_open(edge, upstream) {
+                self.tell(edge, upstream, Event::Wake)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the links of an edge that has just started.
+    fn begin_links(&mut self, edge: usize) -> Result<(), String> {
+        let router = &mut self.routers[edge];
+        router.life += 1;
+        let rules = Rules {
+            order: router.of.order,
+            period: 5_000 * MILLI,
+            settle: 1_000 * MILLI,
+            timeout: 2_000 * MILLI,
+            in_flight: router.of.in_flight,
+            parcel_bytes: PARCEL_BYTES,
+            rate: router.of.rate,
+        };
+        let seed = router.life << 8 | edge as u64;
+        let upstreams = self.stores.len();
+        router.asked = vec![0; upstreams];
+        let link = |upstream| Link::with_sizes(rules, sizes(), seed << 8 | upstream as u64);
+        router.links = (0..upstreams).map(link).collect();
+        for upstream in 0..upstreams {
+            if self.is_open(edge, upstream) {
+                self.tell(edge, upstream, Event::Wake)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is in the way any more: every upstream gets what it is owed.
+    fn end(mut self) -> Result<Outcome, String> {
+        self.now += 100_000 * MILLI;
+        for router in &mut self.routers {
+            router.journal.sync();
+            router.journal.unreadable = 0;
+        }
+        for upstream in 0..self.stores.len() {
+            self.stores[upstream].faults.calm();
+            self.restart(upstream)?;
+        }
+        self.release()?;
+        self.heal()?;
+        let until = self.now + PATIENCE;
+        loop {
+            self.arrive_all()?;
+            let unsettled = self.unsettled();
+            match unsettled {
+                None => break,
+                Some(what) if self.now > until => return Err(what),
+                Some(_) => self.pass(until + 1)?,
+            }
+        }
+        self.release()?;
+        self.compare()?;
+        for router in &self.routers {
+            self.reached.cut += router.journal.splits;
+            self.reached.cut_finely += router.journal.fine_splits;
+            self.reached.late += router.journal.late;
+        }
+        for store in &self.stores {
+            format!("{:?}", store.versions()?).hash(&mut self.trace);
+        }
+        Ok(Outcome {
+            trace: self.trace.finish(),
+            reached: self.reached,
+        })
+    }
+
+    /// What has not come to rest.
+    fn unsettled(&self) -> Option<String> {
+        for (edge, router) in self.routers.iter().enumerate() {
+            for (upstream, link) in router.links.iter().enumerate() {
+                if link.status().state != State::Up {
+                    let status = link.status();
+                    return Some(format!("edge {edge}, upstream {upstream}: {status:?}"));
+                }
+                if router.journal.is_waiting(upstream) {
+                    return Some(format!("edge {edge}, upstream {upstream}: something waits"));
+                }
+            }
+        }
+        None
+    }
+
+    fn compare(&mut self) -> Result<(), String> {
+        for sample in self.samples.values() {
+            if sample.expires.is_some_and(|expires| expires < self.now) {
+                self.reached.expired += 1;
+                continue;
+            }
+            for (edge, upstream) in &sample.owed {
+                if !self.stores[*upstream].holds(&sample.change)? {
+                    return Err(format!(
+                        "upstream {upstream} did not get {:?} from edge {edge}",
+                        sample.change
+                    ));
+                }
+            }
+        }
+        for (index, store) in self.stores.iter().enumerate() {
+            for (key, version) in store.versions()? {
+                let is_real = self.samples.get(&version).is_some_and(
+                    |sample| matches!(&sample.change, KeptChange::Key(change) if change.key == key),
+                );
+                if !is_real {
+                    return Err(format!("upstream {index} made up {key:?} {version}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Small, so that few samples reach every branch.
+const fn sizes() -> Sizes {
+    Sizes {
+        stretches_max: 6,
+        compare_max: 3,
+        list_below: 3,
+        parts: 3,
+        ids_max: 3,
+        heads_max: 2,
+        items_max: 5,
+        ripe_parts: 4,
+        ripe_bytes: 150,
+    }
+}
+
+fn pack(entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for entry in entries {
+        let bytes = entry.change.encode();
+        out.extend((bytes.len() as u64).to_be_bytes());
+        out.extend(bytes);
+    }
+    out
+}
+
+fn unpack(mut packed: &[u8]) -> Result<Vec<KeptChange>, String> {
+    let mut next = || {
+        let (len, rest) = packed.split_first_chunk::<8>()?;
+        let len = usize::try_from(u64::from_be_bytes(*len)).ok()?;
+        let (bytes, rest) = rest.split_at_checked(len)?;
+        packed = rest;
+        KeptChange::decode(&bytes.to_vec().into())
+    };
+    let mut changes = Vec::new();
+    while let Some(change) = next() {
+        changes.push(change);
+    }
+    if packed.is_empty() {
+        Ok(changes)
+    } else {
+        Err("a parcel makes no sense".to_owned())
+    }
+}
