@@ -1,5 +1,8 @@
 //! The side that is shipped to: it answers what it has, and remembers nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 
 use bytes::Bytes;

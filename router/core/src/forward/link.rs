@@ -13,6 +13,8 @@
 mod pace;
 mod round;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
