@@ -86,7 +86,7 @@ impl Flag {
 ///
 /// `weir` itself reads the first as defaults of flags; the others tell the project's tests and
 /// benchmarks where things are, and a router that they start must not wonder about them.
-pub const RESERVED_VARIABLES: [&str; 12] = [
+pub const RESERVED_VARIABLES: [&str; 14] = [
     "WEIR_CONFIG",
     "WEIR_LOG",
     "WEIR_LOG_FORMAT",
@@ -99,6 +99,8 @@ pub const RESERVED_VARIABLES: [&str; 12] = [
     "WEIR_BENCH_POLICIES",
     "WEIR_BENCH_STOCK",
     "WEIR_TEST_SILENCE_MAX_S",
+    "WEIR_MIRROR_TROUBLES",
+    "WEIR_OUTAGE_SECONDS",
 ];
 
 const PREFIX: &str = "WEIR_";
