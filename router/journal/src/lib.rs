@@ -2,6 +2,7 @@
 //!
 //! [`Journal`] is the side that writes, and has one owner. [`JournalOutbox`] is the side that a link reads
 //! ([`weir_core::forward::Outbox`]); there may be one for each upstream, on threads of their own.
+//! [`pack`](pack::pack) makes parcels of what is shipped.
 //!
 //! ```text
 //! append(batch) -> memory -> flush() -> blocks -> flush(sync) -> disk
@@ -85,6 +86,7 @@ mod lost;
 mod newest;
 mod options;
 mod outbox;
+pub mod pack;
 mod reader;
 mod recovery;
 mod segment;

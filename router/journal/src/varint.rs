@@ -52,6 +52,11 @@ impl Cursor {
         self.at >= self.bytes.len()
     }
 
+    /// How much is left.
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+
     pub(crate) fn byte(&mut self) -> Option<u8> {
         let byte = *self.bytes.get(self.at)?;
         self.at += 1;
