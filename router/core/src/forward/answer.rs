@@ -15,7 +15,7 @@ use super::{
 use crate::{
     key::{Key, KeyRange},
     ledger::{Axis, Item, Span, Summary},
-    mirror::{Marks, Replica, Unreadable, frame::op_id},
+    mirror::{Marks, Replica, State, Unreadable, frame::op_id},
     version::Version,
 };
 
@@ -157,7 +157,11 @@ fn compare(
         return Ok(Found::Gone);
     }
     if !marks.series {
-        return Ok(Found::Latest);
+        return Ok(if marks.revision == 0 {
+            Found::Latest
+        } else {
+            Found::Merged
+        });
     }
     let span = span_of(stretch);
     let mut held = replica.summary(&span)?;
@@ -199,13 +203,31 @@ fn absent_heads(
 ) -> Result<Vec<bool>, Unreadable> {
     heads
         .iter()
-        .map(|(key, version)| {
-            let KeyRange { from, to } = KeyRange::only(key);
-            let axis = Axis::Keys;
-            let held = replica.items(&Span { axis, from, to }, 1)?;
-            Ok(held.first().is_none_or(|item| item.version < *version))
-        })
+        .map(|(key, version)| Ok(!is_covered(key, *version, replica)?))
         .collect()
+}
+
+/// Whether a version of a key would change nothing.
+fn is_covered(key: &Key, version: Version, replica: &mut dyn Replica) -> Result<bool, Unreadable> {
+    let KeyRange { from, to } = KeyRange::only(key);
+    let axis = Axis::Keys;
+    let mut effective = Version::ZERO;
+    let mut note = |item: &Item| {
+        effective = item.version;
+        true
+    };
+    let page = replica.read(&Span { axis, from, to }, &mut note, 0)?;
+    let Some(State { record, .. }) = page.states.first() else {
+        return Ok(false);
+    };
+    // A wildcard put on top of an older version says nothing: this one may be the delete that the put
+    // did not touch.
+    let is_deleted = effective.is_delete() && effective >= version;
+    let is_held = match &record.merged {
+        Some(merged) => merged.vector.contains(version.stamp),
+        None => record.head.own >= version,
+    };
+    Ok(is_deleted || is_held)
 }
 
 fn absent_operations(ids: &[u64], replica: &mut dyn Replica) -> Result<Vec<bool>, Unreadable> {

@@ -39,7 +39,7 @@ pub enum Request {
         /// [`crate::ledger::Item::id`] of each.
         ids: Vec<u64>,
     },
-    /// "Which of these, the newest that I have of each key, do you lack?" A later one is as good.
+    /// "Which of these do you lack?", of a storage that keeps no series: there a later one is as good.
     Heads(Vec<(Key, Version)>),
     /// "Which of these wildcard operations do you not remember?"
     Operations(Vec<u64>),
@@ -64,8 +64,10 @@ pub enum Found {
         /// About how much.
         count: u64,
     },
-    /// The storage keeps no series to compare: [`Request::Heads`].
+    /// The storage keeps only the latest of each key: [`Request::Heads`], of the newest of each.
     Latest,
+    /// A policy makes one value of all of a key's versions: [`Request::Heads`], of every version.
+    Merged,
     /// It is older than what the storage keeps.
     Gone,
 }

@@ -63,6 +63,8 @@ counted! {
         parked,
         /// Reads of a journal that failed.
         unreadable,
+        /// Upstreams that were owed everything.
+        owed_all,
         /// Samples that were shipped in vain.
         superfluous,
     }

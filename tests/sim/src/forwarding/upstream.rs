@@ -6,7 +6,7 @@ use weir_backend_api::{
     Direction, Error, ErrorKind, Result as StoreResult, StoreSpec, Volume,
     conformance::{
         harness::{Shard, rules},
-        model::Op,
+        model::{Op, State as Live, covers},
     },
     fault::{Faults, Faulty},
 };
@@ -15,8 +15,7 @@ use weir_core::{
     change::{Admission, KeptChange, Table},
     forward::Lost,
     key::{Key, KeyRange},
-    ledger::{Axis, Span},
-    mirror::{Replica as _, State, answer::Admit},
+    mirror::{State, answer::Admit},
     pattern::{KeyPattern, KeySet},
     record::Record,
     version::Version,
@@ -128,10 +127,7 @@ impl Store {
     pub(super) fn hear(&mut self, now: u64, change: KeptChange) -> StoreResult<Vec<Admission>> {
         let shard = self.open_shard()?;
         shard.now = now;
-        shard.offer(&mut vec![match change {
-            KeptChange::Key(change) => Op::Key(change),
-            KeptChange::Wildcard(change) => Op::Wildcard(change),
-        }])
+        shard.offer(&mut vec![op(&change)])
     }
 
     pub(super) fn release(&mut self, now: u64) -> StoreResult<()> {
@@ -166,12 +162,15 @@ impl Store {
                 self.versions()?.contains(&(change.key.clone(), version))
             }
             (KeptChange::Key(change), _) => {
-                let KeyRange { from, to } = KeyRange::only(&change.key);
-                let axis = Axis::Keys;
-                let mut replica = shard.replica(&self.keys, &self.keys);
-                let items = replica.items(&Span { axis, from, to }, 1);
-                let items = items.map_err(|error| error.to_string())?;
-                items.first().is_some_and(|item| item.version >= version)
+                let held = shard.store().get(&change.key);
+                let held = held.map_err(|error| error.to_string())?;
+                // A later delete of whatever was there makes it superfluous, too.
+                let mut ops = shard.admitter().journal().iter();
+                held.is_some_and(|record| record.head.own >= version)
+                    || ops.any(|op| {
+                        let is_later = op.value.is_none() && op.version >= version;
+                        is_later && covers(&op.expr, &change.key)
+                    })
             }
         };
         Ok(is_held || self.is_parked(change)?)
@@ -200,6 +199,12 @@ impl Store {
         }))
     }
 
+    /// What a query for everything would answer.
+    pub(super) fn live(&self) -> Result<Live, String> {
+        let live = self.running()?.state();
+        live.map_err(|error| error.to_string())
+    }
+
     /// Every version of every key.
     pub(super) fn versions(&self) -> Result<BTreeSet<(Key, Version)>, String> {
         let read = |shard: &Shard| -> StoreResult<BTreeSet<(Key, Version)>> {
@@ -214,5 +219,13 @@ impl Store {
             Ok(versions)
         };
         read(self.running()?).map_err(|error| error.to_string())
+    }
+}
+
+/// A change as a shard is offered it.
+pub(super) fn op(change: &KeptChange) -> Op {
+    match change {
+        KeptChange::Key(change) => Op::Key(change.clone()),
+        KeptChange::Wildcard(change) => Op::Wildcard(change.clone()),
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use weir_backend_api::{
     ErrorKind,
+    conformance::model::Model,
     fault::{Fault, Operation},
 };
 use weir_core::{
@@ -27,7 +28,7 @@ use super::{
     journal::{Journal, View, version_of},
     reached::{Outcome, Reached},
     scenario::{Edge, Packet, Scenario, Step, Taken},
-    upstream::Store,
+    upstream::{Store, op},
 };
 use crate::{disk::Disk, scenario::Break};
 
@@ -758,6 +759,24 @@ impl World {
             }
         }
         for (index, store) in self.stores.iter().enumerate() {
+            // Whoever is owed everything answers as if it had heard everything.
+            let is_owed_all = self.samples.values().all(|sample| {
+                let mut owed = sample.owed.iter();
+                sample.expires.is_none() && owed.any(|(_, upstream)| *upstream == index)
+            });
+            if is_owed_all {
+                self.reached.owed_all += 1;
+                let mut model = Model::default();
+                for sample in self.samples.values() {
+                    model.apply(&op(&sample.change));
+                }
+                let (live, expected) = (store.live()?, model.state());
+                if live != expected {
+                    return Err(format!(
+                        "upstream {index} holds\n{live:#?}\nthe model\n{expected:#?}"
+                    ));
+                }
+            }
             for (key, version) in store.versions()? {
                 let is_real = self.samples.get(&version).is_some_and(
                     |sample| matches!(&sample.change, KeptChange::Key(change) if change.key == key),

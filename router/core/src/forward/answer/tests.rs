@@ -4,7 +4,14 @@ use proptest::prelude::*;
 use zenoh_keyexpr::OwnedKeyExpr;
 
 use super::*;
-use crate::{forward::Cause, mirror::Page, version::Stamp, wildcard::WildcardOp};
+use crate::{
+    forward::Cause,
+    mirror::Page,
+    record::{Merged, Record},
+    vector::Vector,
+    version::Stamp,
+    wildcard::WildcardOp,
+};
 
 const SECOND: u64 = 1 << 32;
 
@@ -14,6 +21,9 @@ struct Held {
     marks: Marks,
     series: Vec<Item>,
     latest: Vec<Item>,
+    /// The own version of what it holds, if a wildcard operation lies on top.
+    own: Option<Version>,
+    merged: Option<Box<Merged>>,
     ops: Vec<Arc<WildcardOp>>,
     is_broken: bool,
 }
@@ -59,11 +69,22 @@ impl Replica for Held {
 
     fn read(
         &mut self,
-        _: &Span,
-        _: &mut dyn FnMut(&Item) -> bool,
+        span: &Span,
+        wanted: &mut dyn FnMut(&Item) -> bool,
         _: usize,
     ) -> Result<Page, Unreadable> {
-        Ok(Page::default())
+        let mut page = Page::default();
+        for item in self.of(span)?.into_iter().filter(|item| wanted(item)) {
+            let own = self.own.unwrap_or(item.version);
+            page.states.push(State {
+                key: item.key,
+                record: Record {
+                    merged: self.merged.clone(),
+                    ..Record::own(own, None)
+                },
+            });
+        }
+        Ok(page)
     }
 }
 
@@ -181,6 +202,54 @@ fn without_a_series_the_newest_of_each_key_counts() {
     assert_eq!(
         reply(&Request::Heads(heads.to_vec()), &mut replica),
         Reply::Heads(absent.to_vec())
+    );
+}
+
+/// What lies on top of an older version is no evidence, unless it deletes; and what a policy has merged
+/// it knows by its stamp.
+#[test]
+fn a_version_is_covered_by_what_makes_it_superfluous() {
+    let at = |second| item("a", 1, second).version;
+    let delete = |second| at(second).tombstone();
+    let vector = |second| {
+        let (vector, revision) = (Vector::of(at(second).stamp), 3);
+        Some(Box::new(Merged { vector, revision }))
+    };
+    // what is held, what lies on top, what is merged, asked for, absent
+    let rows = [
+        (at(10), at(10), None, at(10), false),
+        (at(10), at(10), None, at(9), false),
+        (at(10), at(30), None, at(20), true),
+        (at(10), at(30), None, delete(20), true),
+        (at(10), delete(30), None, at(20), false),
+        (at(10), delete(15), None, at(20), true),
+        (at(10), at(10), vector(10), at(10), false),
+        (at(10), at(10), vector(10), at(9), true),
+    ];
+    for (own, version, merged, asked, absent) in rows {
+        let latest = vec![Item {
+            version,
+            ..item("a", 1, 10)
+        }];
+        let mut replica = Held {
+            latest,
+            own: Some(own),
+            merged,
+            ..Held::default()
+        };
+        let request = Request::Heads(vec![(Key::from("a"), asked)]);
+        assert_eq!(
+            reply(&request, &mut replica),
+            Reply::Heads(vec![absent]),
+            "{own} {version} {asked}"
+        );
+    }
+    let mut replica = Held::default();
+    replica.marks.revision = 3;
+    let request = Request::Compare(vec![(stretch(1, 10, 20), Summary::EMPTY)]);
+    assert_eq!(
+        reply(&request, &mut replica),
+        Reply::Compared(vec![Found::Merged])
     );
 }
 

@@ -297,6 +297,7 @@ fn write_found(out: &mut Vec<u8>, found: Found) {
         }
         Found::Latest => out.push(3),
         Found::Gone => out.push(4),
+        Found::Merged => out.push(5),
     }
 }
 
@@ -309,6 +310,7 @@ fn read_found(value: &mut Reader) -> Result<Found, Bad> {
         },
         3 => Found::Latest,
         4 => Found::Gone,
+        5 => Found::Merged,
         _ => return Err(Bad::Malformed),
     })
 }

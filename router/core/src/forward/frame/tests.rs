@@ -66,6 +66,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         any::<u64>().prop_map(|count| Found::Differs { count }),
         Just(Found::Latest),
         Just(Found::Gone),
+        Just(Found::Merged),
     ];
     prop_oneof![
         proptest::collection::vec(found, 0..6).prop_map(Reply::Compared),

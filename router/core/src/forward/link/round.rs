@@ -11,7 +11,6 @@ use crate::{
         frame::{Bad, Found, Reply, Request},
         lanes,
     },
-    key::Key,
     ledger::{Item, Summary},
     mirror::frame::op_id,
     version::Version,
@@ -104,6 +103,8 @@ pub struct Round {
     ready: VecDeque<(Job, Request)>,
     /// Compared by key: everything, in case it has to be done again.
     latest: Vec<(Stretch, Summary)>,
+    /// Every version, not only the newest of each key.
+    is_each: bool,
     /// Those are to be looked up when all is compared.
     are_heads_due: bool,
     /// The newest version of each key that was asked for.
@@ -156,6 +157,7 @@ impl Round {
             heads: Vec::new(),
             ready: VecDeque::new(),
             latest: Vec::new(),
+            is_each: false,
             are_heads_due: false,
             newest: BTreeMap::new(),
             wanted: BTreeSet::new(),
@@ -257,29 +259,26 @@ impl Round {
             }
         }
         self.by_key.insert(stretch.seconds());
-        let mut heads: BTreeMap<Key, Version> = BTreeMap::new();
-        let mut ids: BTreeMap<u128, u64> = BTreeMap::new();
-        for item in outbox.items(&stretch)? {
-            let key = item.key.hash128();
-            let newer = self.newest.get(&key).is_some_and(|of| *of >= item.version);
-            let older = heads.get(&item.key).is_some_and(|of| *of >= item.version);
-            let id = item.id();
-            if !newer && !older && !self.vanished.contains(&id) {
-                ids.insert(key, id);
-                heads.insert(item.key, item.version);
-            }
-        }
-        let heads: Vec<(Key, Version)> = heads.into_iter().collect();
-        for (key, version) in &heads {
-            if self.newest.len() < KEYS_MAX {
-                self.newest.insert(key.hash128(), *version);
+        let mut items = outbox.items(&stretch)?;
+        items.sort_unstable_by(|a, b| (&a.key, b.version).cmp(&(&b.key, a.version)));
+        if !self.is_each {
+            items.retain(|item| {
+                let newer = self.newest.get(&item.key.hash128());
+                let is_newest = newer.is_none_or(|newer| *newer < item.version);
+                is_newest && !self.vanished.contains(&item.id())
+            });
+            items.dedup_by(|older, newest| older.key == newest.key);
+            for item in &items {
+                if self.newest.len() < KEYS_MAX {
+                    self.newest.insert(item.key.hash128(), item.version);
+                }
             }
         }
         self.ready
-            .extend(heads.chunks(self.sizes.heads_max).map(|heads| {
-                let ids = heads.iter().filter_map(|(key, _)| ids.get(&key.hash128()));
-                let job = Job::Heads(stretch, ids.copied().collect());
-                (job, Request::Heads(heads.to_vec()))
+            .extend(items.chunks(self.sizes.heads_max).map(|items| {
+                let ids = items.iter().map(Item::id).collect();
+                let heads = items.iter().map(|item| (item.key.clone(), item.version));
+                (Job::Heads(stretch, ids), Request::Heads(heads.collect()))
             }));
         Ok(())
     }
@@ -455,7 +454,8 @@ impl Round {
                     self.lists.push(stretch);
                 }
             }
-            Found::Latest => {
+            Found::Latest | Found::Merged => {
+                self.is_each |= found == Found::Merged;
                 self.latest.push((stretch, seen));
                 self.are_heads_due = true;
             }
@@ -511,7 +511,7 @@ impl Round {
                 self.drain(outbox)?;
                 return Ok(Next::Drain);
             }
-            Phase::Shipping if !self.wanted.is_empty() => {
+            Phase::Shipping if !self.wanted.is_empty() && !self.is_each => {
                 // Their keys have older versions perhaps, which are the newest now.
                 self.vanished.append(&mut self.wanted);
                 self.missing = Missing::default();
