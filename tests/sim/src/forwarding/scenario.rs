@@ -180,12 +180,56 @@ impl Scenario {
         while steps.len() < count {
             step(&mut rng, of, &mut steps);
         }
+        let mut edges = edges;
+        if rng.below(2) == 0 {
+            nothing_is_given_up(&mut edges, &mut steps);
+        }
         Self {
             edges,
             upstreams,
             sensors,
             steps,
         }
+    }
+}
+
+/// A history after which every upstream is to hold everything.
+fn nothing_is_given_up(edges: &mut [Edge], steps: &mut [Step]) {
+    for edge in edges {
+        edge.capacity = usize::MAX;
+    }
+    for step in steps {
+        match step {
+            Step::Sample { taken, worth, .. } => (*taken, *worth) = (Taken::Kept, None),
+            Step::EdgeDies(edge) => *step = Step::Sync(*edge),
+            Step::Restore(upstream) => *step = Step::Restart(*upstream),
+            _ => {}
+        }
+    }
+}
+
+/// Some come late, when others of their second are certified.
+fn late(rng: &mut Rng, sensors: usize, steps: &mut Vec<Step>) {
+    let sensor = index(rng, sensors);
+    let mut of_sensor = |away: i64, steps: &mut Vec<Step>| {
+        let mut next = sample(rng, sensors);
+        if let Step::Sample {
+            sensor: of,
+            away: by,
+            ..
+        } = &mut next
+        {
+            (*of, *by) = (sensor, away);
+        }
+        steps.push(next);
+    };
+    steps.push(Step::Heal);
+    for away in [0, 1, 300, 600, 900] {
+        of_sensor(away, steps);
+    }
+    steps.push(Step::Calm(12_000));
+    for away in [-11_500, -11_800] {
+        of_sensor(away, steps);
     }
 }
 
@@ -197,7 +241,7 @@ fn sample(rng: &mut Rng, sensors: usize) -> Step {
             1..4 => -i64::try_from(rng.below(15_000)).unwrap_or(0),
             _ => 0,
         },
-        on: if rng.below(14) == 0 {
+        on: if rng.below(10) == 0 {
             EXPRS[index(rng, EXPRS.len())]
         } else {
             KEYS[index(rng, KEYS.len())]
@@ -255,7 +299,11 @@ fn step(rng: &mut Rng, (edges, upstreams, sensors): (usize, usize, usize), steps
             rng.below(2) == 0,
             rng.below(2) == 0,
         ),
-        82..85 => Step::Heal,
+        82..84 => Step::Heal,
+        84 => {
+            late(rng, sensors, steps);
+            Step::Calm(1 + rng.below(9_000))
+        }
         85..88 => Step::Sync(index(rng, edges)),
         88 | 89 => Step::EdgeDies(index(rng, edges)),
         90 => Step::Unreadable(index(rng, edges), 1 + rng.below(3)),
