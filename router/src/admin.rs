@@ -6,6 +6,7 @@
 //! | `@/<id>/router/status/plugins/storage_manager/{version,volumes/*,storages/*,refusals/**}` | as the stock storage manager's, with more in it |
 //! | `@weir/<id>/status` | the router |
 //! | `@weir/<id>/storages/<name>` | one storage |
+//! | `@weir/<id>/forward/<name>` | one link, its journal and its upstreams |
 //! | `@weir/<id>/policies` | the policies' directory |
 //! | `@weir/<id>/policies/<name>` | one policy and where it serves |
 //! | `@weir/<id>/storages/<name>/{parked,quarantine}` | what was set aside; with `_purge` it is dropped, with `_release` it is put again under a new timestamp |
@@ -137,6 +138,7 @@ pub(crate) fn router_status(service: &Service) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "zenoh": zenoh::GIT_VERSION,
         "storages": storages.len(),
+        "links": service.links().map_or(0, |links| links.names().count()),
         "down": down,
         "opening": service.not_open(),
         "ready": is_ready(service),
@@ -149,6 +151,7 @@ pub(crate) fn is_ready(service: &Service) -> bool {
     service.is_attached()
         && service.not_open().is_empty()
         && storages.iter().all(|storage| storage.is_well())
+        && service.links().is_none_or(|links| links.are_well())
 }
 
 /// Answers a query on `@weir/<id>/**`. Runs on a thread that may block.
@@ -172,6 +175,16 @@ pub(crate) fn answer(service: &Arc<Service>, permissions: Permissions, query: &Q
         }
         if asks_for(query, &key) {
             entries.push((key, storage_status(service, &storage)));
+        }
+    }
+    if let Some(links) = service.links() {
+        for name in links.names() {
+            let key = format!("{root}/forward/{name}");
+            if asks_for(query, &key)
+                && let Some(status) = links.status(name)
+            {
+                entries.push((key, status));
+            }
         }
     }
     if let Some(policies) = service.policies()

@@ -19,7 +19,7 @@ use prometheus_client::{
 use serde::Deserialize;
 
 use crate::{
-    admin, mirror, policies,
+    admin, forward, mirror, policies,
     service::Service,
     session::{Bus, GetOptions},
     storage::Storage,
@@ -45,6 +45,10 @@ pub(crate) async fn serve(
     let mut registry = Registry::with_prefix("weir");
     registry.register_collector(Box::new(Storages(Arc::clone(&service))));
     registry.register_collector(Box::new(mirror::Metrics(Arc::clone(&service))));
+    if let Some(links) = service.links() {
+        let metrics = forward::Metrics(Arc::clone(links));
+        registry.register_collector(Box::new(metrics));
+    }
     if let Some(policies) = service.policies() {
         let metrics = policies::Metrics(Arc::clone(policies));
         registry.register_collector(Box::new(metrics));
@@ -142,6 +146,11 @@ async fn readyz(State(shown): State<Shown>, query: Query<Readiness>) -> impl Int
         }
         for name in shown.service.not_open() {
             text.push_str(&format!("[-] storage {name}: opening\n"));
+        }
+        let links = shown.service.links().map(|links| links.conditions());
+        for (name, state, is_well) in links.unwrap_or_default() {
+            let mark = if is_well { '+' } else { '-' };
+            text.push_str(&format!("[{mark}] link {name}: {state}\n"));
         }
     }
     text.push_str(if ready { "ready\n" } else { "not ready\n" });

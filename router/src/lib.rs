@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 mod clock;
 mod convert;
+mod forward;
 mod http;
 mod identity;
 mod mirror;

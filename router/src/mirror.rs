@@ -20,6 +20,7 @@ pub(crate) mod line;
 pub(crate) mod seeker;
 mod sightings;
 mod task;
+pub(crate) mod upstream;
 
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ use self::{
     discovery::{Command, Discovery},
     seeker::Seeker,
 };
-use crate::{service::Service, session::Bus, storage::Storage};
+use crate::{forward::Links, service::Service, session::Bus, storage::Storage};
 
 /// The mirrors of a router's storages.
 pub(crate) struct Mirrors {
@@ -53,13 +54,13 @@ pub(crate) struct Mirrors {
 }
 
 impl Mirrors {
-    /// Begins to look for mirrors.
+    /// Begins to look for mirrors. What links bring to a storage is carried on by `links`.
     ///
     /// # Errors
     /// What Zenoh says.
-    pub(crate) async fn start(bus: Bus, router: String) -> Result<Self> {
+    pub(crate) async fn start(bus: Bus, router: String, links: Arc<Links>) -> Result<Self> {
         let board = Board::default();
-        let discovery = Discovery::new(bus, router, board.clone()).await?;
+        let discovery = Discovery::new(bus, router, board.clone(), links).await?;
         // Storages are added and removed one at a time.
         let (commands, received) = mpsc::channel(16);
         let task = tokio::spawn(discovery.run(received));

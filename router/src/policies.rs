@@ -134,7 +134,6 @@ pub(crate) fn bind(
 /// Who decides what leaves a link's backlog first: the policy that it names
 /// (`forward.NAME.policies.prioritize`) wherever that serves and says something, else `native`. Keys are
 /// those of Zenoh, in full. Dropping it ends the policy's seat.
-#[allow(dead_code, reason = "links are not run yet")]
 pub(crate) fn bind_prioritize(
     policies: Option<&Policies>,
     settings: &ForwardSettings,

@@ -197,6 +197,16 @@ fn greet(
             settings.storages.len() - SHOWN
         )?;
     }
+    for link in settings.forward.values() {
+        let keys: Vec<&str> = link
+            .keys
+            .patterns
+            .iter()
+            .map(|pattern| pattern.as_str())
+            .collect();
+        let (name, keys, dir) = (&link.name, keys.join(", "), link.dir.display());
+        writeln!(out, "  forward   {name} on {keys}: journal in {dir}")?;
+    }
     if let Some(policies) = &settings.policies {
         writeln!(out, "  policies  {}", policies.dir.display())?;
     }
@@ -267,6 +277,14 @@ async fn measure(service: Arc<Service>) {
         ticks.tick().await;
         for storage in service.storages() {
             storage.measure(MEASURE);
+        }
+        if let Some(links) = service.links() {
+            // It may wait for a journal that waits for its disk.
+            let links = Arc::clone(links);
+            let measured = tokio::task::spawn_blocking(move || links.measure(MEASURE)).await;
+            if let Err(error) = measured {
+                tracing::error!(%error, "links could not be measured");
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use weir_settings::{Form, OnClosure, Roots, Settings, StorageSettings, VolumeSet
 
 use crate::{
     clock::SharedClock,
+    forward::{Links, Surroundings},
     mirror::Mirrors,
     plan::Engines,
     policies,
@@ -39,6 +40,7 @@ pub(crate) struct Service {
     refusals: Mutex<BTreeMap<String, Refusal>>,
     bus: OnceLock<Bus>,
     mirrors: OnceLock<Mirrors>,
+    links: OnceLock<Arc<Links>>,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -105,16 +107,25 @@ impl Service {
             refusals: Mutex::default(),
             bus: OnceLock::new(),
             mirrors: OnceLock::new(),
+            links: OnceLock::new(),
             commands,
         });
         tokio::spawn(carry_out(Arc::downgrade(&service), queue));
         service
     }
 
-    /// Opens the storages of the settings, several at once. Calls `opened` after each.
+    /// Opens the journals of the links, and the storages of the settings, several at once.
     pub(crate) async fn open_all(self: &Arc<Self>, settings: &Settings) -> Result<()> {
         // Opening a database mostly waits for the disk.
         const AT_ONCE: usize = 8;
+        let around = Surroundings {
+            router: self.router.clone(),
+            clock: Arc::clone(&self.clock),
+            acks: self.pool.acks(),
+            policies: self.policies.clone(),
+        };
+        let links = Links::open(&settings.forward, &around).await?;
+        let _ = self.links.set(Arc::new(links));
         let mut opening = tokio::task::JoinSet::new();
         for storage in settings.storages.values() {
             if opening.len() >= AT_ONCE
@@ -134,13 +145,17 @@ impl Service {
 
     /// Makes every storage known to the network.
     pub(crate) async fn attach(&self, bus: Bus) -> Result<()> {
-        let mirrors = Mirrors::start(bus.clone(), self.router.clone()).await?;
+        let links = self.links.get_or_init(Arc::default);
+        let mirrors = Mirrors::start(bus.clone(), self.router.clone(), Arc::clone(links)).await?;
         let _ = self.mirrors.set(mirrors);
         let bus = self.bus.get_or_init(|| bus);
         for storage in self.storages() {
             self.declare(bus, &storage).await?;
         }
-        Ok(())
+        match self.mirrors() {
+            Some(mirrors) => links.attach(bus, mirrors).await,
+            None => Ok(()),
+        }
     }
 
     /// The open storages, by name.
@@ -186,6 +201,11 @@ impl Service {
     /// The mirrors of the storages; absent until they are known to the network.
     pub(crate) fn mirrors(&self) -> Option<&Mirrors> {
         self.mirrors.get()
+    }
+
+    /// The links; absent until their journals were opened.
+    pub(crate) fn links(&self) -> Option<&Arc<Links>> {
+        self.links.get()
     }
 
     /// The policies.
@@ -312,6 +332,9 @@ impl Service {
     pub(crate) async fn close(&self) {
         if let Some(mirrors) = self.mirrors() {
             mirrors.stop().await;
+        }
+        if let Some(links) = self.links() {
+            links.close().await;
         }
         let names: Vec<String> = self.state.read().storages.keys().cloned().collect();
         let mut closing = tokio::task::JoinSet::new();

@@ -11,6 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Semaphore};
 use weir_core::{
+    forward::frame::is_forward,
     mirror::answer::{self, Limits},
     pattern::KeySet,
 };
@@ -26,7 +27,7 @@ use super::{
     board::{Board, Figures},
     hello::{Address, Introduction, Own, WHO},
 };
-use crate::storage::Storage;
+use crate::{forward::Links, storage::Storage};
 
 /// Frames that are answered at once, of all storages of a router: they read, and readers of users come
 /// first.
@@ -43,6 +44,7 @@ pub(super) struct Desk {
     waiting: AtomicUsize,
     known: Mutex<HashMap<[u8; 8], Arc<Asker>>>,
     board: Board,
+    links: Arc<Links>,
 }
 
 /// Somebody who asks.
@@ -66,14 +68,20 @@ pub(super) struct Answering {
 
 impl Desk {
     /// A desk on the runtime that calls this.
-    pub(super) fn new(board: Board) -> Self {
+    pub(super) fn new(board: Board, links: Arc<Links>) -> Self {
         Self {
             handle: Handle::current(),
             turns: Arc::new(Semaphore::new(AT_ONCE_MAX)),
             waiting: AtomicUsize::new(0),
             known: Mutex::default(),
             board,
+            links,
         }
+    }
+
+    /// The router's own links.
+    pub(super) fn links(&self) -> &Links {
+        &self.links
     }
 
     /// How many frames wait for their turn.
@@ -154,6 +162,10 @@ impl Answering {
         attachment: Option<&ZBytes>,
     ) -> Result<(Vec<u8>, Encoding), String> {
         let peer = self.desk.identify(attachment)?;
+        if is_forward(&frame) {
+            let reply = self.answer_link(frame, &peer).await?;
+            return Ok((reply, Encoding::ZENOH_BYTES));
+        }
         let (take, give) = self.permits(&peer.who);
         if !take && !give {
             return Err(format!(

@@ -22,6 +22,7 @@ use super::{
     task::{self, Call, Pair},
 };
 use crate::{
+    forward::Links,
     session::{Bus, GetOptions, Liveliness, Result as BusResult, Service as Serving, Subscription},
     storage::Storage,
 };
@@ -104,7 +105,12 @@ impl Discovery {
     ///
     /// # Errors
     /// What Zenoh says.
-    pub(super) async fn new(bus: Bus, router: String, board: Board) -> BusResult<Self> {
+    pub(super) async fn new(
+        bus: Bus,
+        router: String,
+        board: Board,
+        links: Arc<Links>,
+    ) -> BusResult<Self> {
         let sightings = Arc::<Sightings<bool>>::default();
         let seen = Arc::clone(&sightings);
         let watch = bus.watch_liveliness(EVERYONE, move |sample| {
@@ -114,7 +120,7 @@ impl Discovery {
         });
         Ok(Self {
             _watch: watch.await?,
-            desk: Arc::new(Desk::new(board.clone())),
+            desk: Arc::new(Desk::new(board.clone(), links)),
             bus,
             router,
             board,

@@ -1,0 +1,387 @@
+//! A link's task: takes what the tap hands over in batches, stamps what nobody stamped, asks where it
+//! waits, appends it to the journal, and answers who waits for that.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+use weir_backend_api::Durability;
+use weir_core::{
+    backlog::{LinkState, Placement, Prioritize, Verdict},
+    change::{Change, KeptChange},
+    forward::Entry,
+    placement::Description,
+};
+use weir_journal::{Appended, Keep, Waiting as Offered};
+use weir_settings::{ForwardSettings, JournalSync};
+
+use super::{
+    journal::SharedJournal,
+    lanes::ByRules,
+    stamping::Stamping,
+    tap::{Handed, Sender, Tap, Tapped, Waiting},
+};
+use crate::{
+    clock::{SharedClock, wall},
+    storage::{offer, queue::Batch},
+};
+
+/// How long the task waits for more after a batch while samples keep coming.
+const LINGER: Duration = Duration::from_millis(1);
+/// How often what is certified, or too old, is looked for.
+const TRIM_EVERY: Duration = Duration::from_secs(1);
+/// A link's task.
+pub(super) struct Keeper {
+    link: String,
+    tap: Arc<Tap>,
+    journal: Arc<SharedJournal>,
+    clock: Arc<SharedClock>,
+    native: ByRules,
+    policy: Option<Box<dyn Prioritize>>,
+    capacity_bytes: u64,
+    sync: JournalSync,
+    /// Since when something is appended and not synced.
+    unsynced: Option<Instant>,
+    /// The last flush has failed: not tried again at once.
+    must_flush: bool,
+    trimmed: Instant,
+    stamping: Stamping,
+    /// Room for the next batch.
+    batch: Batch<Handed>,
+    verdicts: Vec<Verdict>,
+}
+
+/// A batch on its way into the journal.
+#[derive(Default)]
+struct Taken {
+    tapped: Vec<Tapped>,
+    /// Who waits, and for which of them.
+    senders: Vec<(usize, Sender)>,
+    /// Who waits for the whole.
+    carried: Vec<oneshot::Sender<()>>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        settings: &ForwardSettings,
+        tap: Arc<Tap>,
+        journal: Arc<SharedJournal>,
+        clock: Arc<SharedClock>,
+        native: ByRules,
+        policy: Option<Box<dyn Prioritize>>,
+    ) -> Self {
+        let stamping = Stamping::new(Arc::clone(&clock));
+        Self {
+            link: settings.name.clone(),
+            tap,
+            journal,
+            clock,
+            native,
+            policy,
+            capacity_bytes: settings.budget.bytes,
+            sync: settings.sync,
+            unsynced: None,
+            must_flush: false,
+            trimmed: Instant::now(),
+            stamping,
+            batch: Batch::default(),
+            verdicts: Vec::new(),
+        }
+    }
+
+    /// Works until there is nothing to do; answers how long it may sleep.
+    fn turn(&mut self) -> Duration {
+        let mut linger = Duration::ZERO;
+        self.tap.queue.attend();
+        while self.take(linger) {
+            self.sync_when_due();
+            linger = LINGER;
+        }
+        self.sync_when_due();
+        if self.trimmed.elapsed() >= TRIM_EVERY {
+            self.trimmed = Instant::now();
+            self.journal.maintain(self.clock.now());
+            if self.must_flush {
+                let _ = self.flush(self.sync != JournalSync::Never);
+            }
+        }
+        let trim = TRIM_EVERY.saturating_sub(self.trimmed.elapsed());
+        let sync = self.unsynced.map(|since| match self.sync {
+            JournalSync::Within(span) => span.saturating_sub(since.elapsed()),
+            JournalSync::Always | JournalSync::Never => TRIM_EVERY,
+        });
+        sync.unwrap_or(trim).min(trim)
+    }
+
+    /// Keeps what is queued, durably, and closes the journal.
+    fn finish(&mut self) {
+        while self.take(Duration::ZERO) {}
+        self.journal.close();
+    }
+
+    /// Takes one batch from the queue and keeps it; `false` if there was none.
+    fn take(&mut self, linger: Duration) -> bool {
+        let mut batch = std::mem::take(&mut self.batch);
+        if !self.tap.queue.take(&mut batch, linger) {
+            self.batch = batch;
+            return false;
+        }
+        let mut taken = Taken::default();
+        taken.tapped.reserve(batch.items.len());
+        let mut unpacker = batch.arena.unpack();
+        for handed in batch.items.drain(..) {
+            let tapped = match handed {
+                Handed::Packed(packed, came) => self.tap.unpacked(unpacker.next(&packed), came),
+                Handed::Sample(sample, came) => self.tap.read(&sample, came),
+                Handed::Asked(None, _) => None,
+                Handed::Carried(changes, done) => {
+                    let came = wall();
+                    let tapped = changes.into_iter().map(|change| Tapped {
+                        change,
+                        came,
+                        priority: offer::PRIORITY_DATA,
+                    });
+                    taken.tapped.extend(tapped);
+                    taken.carried.push(done);
+                    None
+                }
+                Handed::Asked(Some(waiting), came) => {
+                    let Waiting { change, sender } = *waiting;
+                    taken.senders.push((taken.tapped.len(), sender));
+                    Some(Tapped {
+                        change,
+                        came,
+                        priority: offer::PRIORITY_DATA,
+                    })
+                }
+            };
+            // What is none of the link's keys came because the declared key expressions are wider.
+            taken.tapped.extend(tapped);
+        }
+        drop(unpacker);
+        // The queue gets the room of this batch for the next but one.
+        self.batch = batch;
+        self.keep(taken);
+        true
+    }
+
+    fn keep(&mut self, mut taken: Taken) {
+        if let Err(error) = self.stamping.stamp(&mut taken.tapped) {
+            let why = format!("nothing can be stamped: {error}");
+            tracing::error!(link = self.link, why, "a batch is not kept");
+            self.journal.count_rejected(taken.tapped.len());
+            return self.refuse(taken.senders, &why);
+        }
+        let mut offered = self.place(taken.tapped).into_iter();
+        let (mut at, mut outcomes) = (0, Vec::with_capacity(taken.senders.len()));
+        // One by one, where somebody asks what became of it.
+        for (index, _) in &taken.senders {
+            let before: Vec<Offered> = offered.by_ref().take(index - at).collect();
+            self.append_unasked(before);
+            let asked: Vec<Offered> = offered.by_ref().take(1).collect();
+            let stamp = asked
+                .first()
+                .and_then(|one| offer::stamp_of(&one.entry.change));
+            outcomes.push((self.append(asked), stamp));
+            at = index + 1;
+        }
+        self.append_unasked(offered.collect());
+        self.unsynced.get_or_insert_with(Instant::now);
+        let synced = taken
+            .senders
+            .iter()
+            .any(|(_, sender)| sender.durability == Durability::Synced);
+        // Who has brought something forgets it once it is told that it is here.
+        let carried = !taken.carried.is_empty() && self.sync != JournalSync::Never;
+        let synced = synced || carried || self.sync == JournalSync::Always;
+        if taken.senders.is_empty() && taken.carried.is_empty() && !synced {
+            return;
+        }
+        let durability = match self.flush(synced) {
+            Ok(durability) => durability,
+            Err(why) => return self.refuse(taken.senders, &why),
+        };
+        for done in taken.carried {
+            // Who waited may have stopped waiting.
+            let _ = done.send(());
+        }
+        for ((_, sender), (outcome, stamp)) in taken.senders.into_iter().zip(outcomes) {
+            match outcome.map(|appended| refusal(&appended)) {
+                Ok(None) => {
+                    let acks = &self.tap.acks;
+                    acks.accept(sender.query, &self.link, "queued", stamp, durability);
+                }
+                Ok(Some(why)) => self.tap.refuse(sender.query, why),
+                Err(why) => self.tap.refuse(sender.query, &why),
+            }
+        }
+    }
+
+    /// What cannot be kept is counted, and the journal says so.
+    fn append_unasked(&self, offered: Vec<Offered>) {
+        let _ = self.append(offered);
+    }
+
+    fn append(&self, offered: Vec<Offered>) -> Result<Appended, String> {
+        if offered.is_empty() {
+            return Ok(Appended::default());
+        }
+        self.journal.append(self.clock.now(), offered)
+    }
+
+    /// Where each waits: as the policy says, else as the settings do.
+    fn place(&mut self, all: Vec<Tapped>) -> Vec<Offered> {
+        let verdicts = self.ask(&all);
+        let mut next = verdicts.iter();
+        let offered = all
+            .into_iter()
+            .map(|tapped| {
+                let verdict = match &tapped.change {
+                    KeptChange::Key(_) => next.next(),
+                    // A policy is asked about samples; an operation is for many.
+                    KeptChange::Wildcard(_) => None,
+                };
+                let native = || self.place_natively(&tapped);
+                let (place, dropped) = match verdict {
+                    Some(Verdict::Drop(reason)) => (native(), Some(*reason)),
+                    Some(Verdict::Place(place)) => (*place, None),
+                    Some(Verdict::Default) | None => (native(), None),
+                };
+                let keep = match dropped {
+                    Some(reason) => Keep::Drop(reason),
+                    None if place.newest_only => Keep::NewestOnly,
+                    None => Keep::Yes,
+                };
+                Offered {
+                    entry: Entry {
+                        change: tapped.change,
+                        lane: place.lane,
+                        expires: place.expires,
+                    },
+                    keep,
+                }
+            })
+            .collect();
+        self.verdicts = verdicts;
+        offered
+    }
+
+    fn place_natively(&self, tapped: &Tapped) -> Placement {
+        let expr = match &tapped.change {
+            KeptChange::Key(change) => &*change.key,
+            KeptChange::Wildcard(change) => change.expr.as_str(),
+        };
+        let stamp = offer::stamp_of(&tapped.change);
+        self.native.place(expr, stamp, tapped.priority)
+    }
+
+    /// The policy's verdicts on the changes of keys, in order; none without a policy.
+    fn ask(&mut self, all: &[Tapped]) -> Vec<Verdict> {
+        let Some(policy) = &mut self.policy else {
+            return Vec::new();
+        };
+        let described: Vec<Description<'_>> = all.iter().filter_map(describe).collect();
+        let (queued, queued_bytes) = self.journal.depth();
+        let state = LinkState {
+            name: &self.link,
+            now: self.clock.now(),
+            queued,
+            queued_bytes,
+            capacity_bytes: self.capacity_bytes,
+        };
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        verdicts.clear();
+        policy.prioritize(state, &described, &mut verdicts);
+        verdicts
+    }
+
+    fn sync_when_due(&mut self) {
+        let Some(since) = self.unsynced else { return };
+        let is_due = match self.sync {
+            JournalSync::Within(span) => since.elapsed() >= span,
+            // Everything was, with its batch.
+            JournalSync::Always => false,
+            JournalSync::Never => since.elapsed() >= TRIM_EVERY,
+        };
+        if is_due {
+            // The journal says what went wrong, and it is tried again.
+            let _ = self.flush(self.sync != JournalSync::Never);
+        }
+    }
+
+    /// Makes what was appended durable: given to the operating system, or synced, too.
+    fn flush(&mut self, synced: bool) -> Result<Durability, String> {
+        let flushed = self.journal.flush(synced);
+        self.must_flush = flushed.is_err();
+        if synced || self.sync == JournalSync::Never || flushed.is_err() {
+            self.unsynced = None;
+        }
+        flushed.map(|()| match synced {
+            true => Durability::Synced,
+            false => Durability::Written,
+        })
+    }
+
+    fn refuse(&self, senders: Vec<(usize, Sender)>, why: &str) {
+        for (_, sender) in senders {
+            self.tap.refuse(sender.query, why);
+        }
+    }
+}
+
+/// The task: sleeps until there is something to do, then works on a thread that may block.
+pub(super) async fn drive(mut keeper: Keeper, tap: Arc<Tap>, journal: Arc<SharedJournal>) {
+    let mut sleep = Duration::ZERO;
+    let link = keeper.link.clone();
+    loop {
+        // Either is a reason to look; which of them it was does not matter.
+        let _ = tokio::time::timeout(sleep, tap.queue.woken()).await;
+        let closed = tap.queue.is_closed();
+        let turn = tokio::task::spawn_blocking(move || {
+            if closed {
+                keeper.finish();
+                return None;
+            }
+            let sleep = keeper.turn();
+            Some((keeper, sleep))
+        });
+        match turn.await {
+            Ok(Some(next)) => (keeper, sleep) = next,
+            Ok(None) => return,
+            Err(error) => {
+                // A bug of ours: this link stops, the router does not (S15).
+                tracing::error!(link, %error, "the link's task failed; it is stopped");
+                tap.queue.close();
+                journal.fail(format!("the link's task failed: {error}"));
+                return;
+            }
+        }
+    }
+}
+
+/// Why what was appended will not wait; `None` if it does, or a newer one of its key.
+fn refusal(appended: &Appended) -> Option<&'static str> {
+    if appended.rejected > 0 {
+        return Some("the journal is full");
+    }
+    if appended.dropped > 0 {
+        return Some("rejected: the policy drops it");
+    }
+    (appended.refused > 0).then_some("it makes no sense")
+}
+
+fn describe(tapped: &Tapped) -> Option<Description<'_>> {
+    let KeptChange::Key(change) = &tapped.change else {
+        return None;
+    };
+    let Change { key, stamp, value } = change;
+    Some(Description {
+        key,
+        key_hash: u64::try_from(key.hash128() >> 64).unwrap_or_default(),
+        stamp: *stamp,
+        value: value.as_ref(),
+        priority: tapped.priority,
+    })
+}

@@ -1,0 +1,155 @@
+//! A vehicle and its cloud, killed and cut off from each other at random while samples are put: whatever
+//! was acknowledged is in the cloud afterwards, once, and as it was put.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+use weir_e2e::{
+    Client, Router,
+    line::Line,
+    python::packed,
+    rng::Rng,
+    time::{SECOND, hour_ago},
+    until_within,
+};
+
+/// Troubles, unless `WEIR_FORWARD_TROUBLES` says otherwise.
+const TROUBLES: usize = 40;
+/// Samples before, during and after each.
+const SAMPLES: u64 = 300;
+/// How soon after the last trouble the cloud has everything.
+const DRAINED: Duration = Duration::from_secs(60);
+
+/// What was tried, by timestamp: its key, its value, and whether it was acknowledged.
+#[derive(Default)]
+struct Tried(BTreeMap<String, (String, Vec<u8>, bool)>);
+
+impl Tried {
+    /// Puts some, a few at once, up to the first that is not acknowledged; meanwhile something may happen.
+    fn put(&mut self, client: &mut Client, rng: &mut Rng, meanwhile: impl FnOnce()) {
+        let begin = (hour_ago() / SECOND) << 32;
+        let first = self.0.len() as u64;
+        let samples: Vec<(String, String, String)> = (first..first + SAMPLES)
+            .map(|n| {
+                let stamp = begin + ((n << 32) / 1_000) | 1;
+                let key = format!("v/42/{}", rng.below(50));
+                (key, format!("{stamp}/c11e"), format!("{{\"n\":{n}}}"))
+            })
+            .collect();
+        let request = |(key, stamp, value): &(String, String, String)| {
+            json!({
+                "selector": format!("{key}?_put;durability=written;timestamp={stamp}"),
+                "value": packed(value),
+                "target": "all",
+                "timeout": 5,
+            })
+        };
+        let requests: Vec<Value> = samples.iter().map(request).collect();
+        let receipts = client.acks(&requests, meanwhile);
+        let mut receipts = receipts.iter();
+        for (key, stamp, value) in samples {
+            let is_acknowledged = receipts
+                .next()
+                .is_some_and(|receipt| receipt["admission"].is_string());
+            self.0
+                .insert(stamp, (key, value.into_bytes(), is_acknowledged));
+        }
+    }
+
+    fn acknowledged(&self) -> usize {
+        self.0.values().filter(|(.., is)| *is).count()
+    }
+}
+
+fn state(edge: &Router) -> Value {
+    let key = format!("@weir/{}/forward/cloud", edge.id());
+    edge.rest_value(&key).unwrap_or_default()
+}
+
+#[test]
+fn what_was_acknowledged_reaches_the_cloud_once_whatever_dies() {
+    let troubles = std::env::var("WEIR_FORWARD_TROUBLES");
+    let troubles = troubles.map_or(TROUBLES, |text| text.parse().unwrap());
+    let mut rng = Rng::from_environment();
+    let mut cloud = Router::start_with(
+        r#"id: "c1", storages: { s: {
+            key_expr: "v/**", backend: "rocksdb", history: "all", dir: "$DIR/s", mirror: false } },"#,
+    );
+    let line = Line::to(&cloud.endpoint);
+    let mut edge = Router::start_with(&format!(
+        r#"id: "ed", connect: {{ endpoints: ["{}"] }},
+        forward: {{ cloud: {{ key_expr: "v/42/**", period: "500ms", timeout: "1s", keep: "0s" }} }},"#,
+        line.endpoint
+    ));
+    let mut client = edge.python();
+    let mut tried = Tried::default();
+    let mut counts = [0; 3];
+    let mut is_cut = false;
+    for _ in 0..troubles {
+        tried.put(&mut client, &mut rng, || {});
+        let trouble = usize::try_from(rng.below(3)).unwrap();
+        counts[trouble] += 1;
+        match trouble {
+            0 => {
+                let edge = &mut edge;
+                tried.put(&mut client, &mut rng, || edge.kill9());
+                edge.restart();
+                client.reconnect();
+            }
+            1 => {
+                let cloud = &mut cloud;
+                tried.put(&mut client, &mut rng, || cloud.kill9());
+                tried.put(&mut client, &mut rng, || {});
+                cloud.restart();
+            }
+            _ => {
+                let line = &line;
+                tried.put(&mut client, &mut rng, || match is_cut {
+                    true => line.mend(),
+                    false => line.cut(),
+                });
+                is_cut = !is_cut;
+            }
+        }
+    }
+    tried.put(&mut client, &mut rng, || {});
+    line.mend();
+    until_within(DRAINED, "the journal is empty", || {
+        let status = state(&edge);
+        match status["state"] == "up" && status["queued"]["records"] == 0 {
+            true => Ok(()),
+            false => Err(status.to_string()),
+        }
+    });
+    assert_eq!(state(&edge)["lost"], json!([]));
+    let got = cloud.python().get_all("v/**?_time=[now(-2h)..now()]");
+    assert_eq!(got.errors, Vec::<String>::new());
+    let mut held = BTreeMap::new();
+    for sample in got.samples {
+        let stamp = sample.timestamp.unwrap();
+        let (key, value, _) = &tried.0[&stamp];
+        assert_eq!((&sample.key, &sample.value), (key, value), "{stamp}");
+        let before = held.insert(stamp, ());
+        assert_eq!(before, None, "doubled: {}", sample.key);
+    }
+    let missing: Vec<_> = tried
+        .0
+        .iter()
+        .filter(|(stamp, (.., is_acknowledged))| *is_acknowledged && !held.contains_key(*stamp))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "{} missing: {:?}",
+        missing.len(),
+        &missing[..1]
+    );
+    let [edges, clouds, cuts] = counts;
+    weir_e2e::say(&format!(
+        "{edges} deaths of the edge, {clouds} of the cloud, {cuts} cuts and mends; {} of {} acknowledged",
+        tried.acknowledged(),
+        tried.0.len(),
+    ));
+    assert!(tried.acknowledged() > troubles * 200);
+}
