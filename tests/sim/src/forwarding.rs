@@ -5,6 +5,8 @@
 //!
 //! The links, the answers, and the upstreams' admission and ledgers are the core that ships.
 
+#[cfg(test)]
+mod costs;
 mod journal;
 mod reached;
 mod scenario;

@@ -652,10 +652,12 @@ impl World {
     /// All links learn that an upstream was away.
     fn is_another(&mut self, upstream: usize) -> Result<(), String> {
         for edge in 0..self.routers.len() {
-            self.tell(edge, upstream, Event::Gone)?;
-        }
-        for edge in 0..self.routers.len() {
-            if self.is_open(edge, upstream) {
+            let is_open = self.is_open(edge, upstream);
+            // Some are only told that it is there, and were never told that it was not.
+            if !is_open || self.now.is_multiple_of(2) {
+                self.tell(edge, upstream, Event::Gone)?;
+            }
+            if is_open {
                 self.tell(edge, upstream, Event::Wake)?;
             }
         }
