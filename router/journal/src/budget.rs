@@ -1,9 +1,6 @@
 //! What becomes of a journal that is full.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use weir_core::{
     backlog::LANES, change::KeptChange, forward::Cause, key::Key, ledger::Summary, version::Version,
@@ -19,8 +16,13 @@ use crate::{
     reader::read_blocks,
     recovery::{counted, set_slots},
     segment::{self, Header, Info},
-    state::{ROOM_MIN, Segment, State},
+    state::{ROOM_MIN, State},
 };
+
+/// How many segments are written again in vain before one is dropped: each takes a read of several.
+const TRIES: u32 = 4;
+/// With how many younger ones a segment is compared at once. They are read whole.
+const NEIGHBOURS: usize = 4;
 
 /// What is done to make room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +35,7 @@ impl Journal {
     /// Makes room for so many bytes, if the options say how. Returns how many entries were given up.
     pub(crate) fn make_room(&mut self, wanted: u64, now: u64) -> Result<u64> {
         let mut lost = 0;
+        let mut tries = TRIES;
         loop {
             let way = {
                 let state = self.lock();
@@ -40,11 +43,13 @@ impl Journal {
                 if wanted + ROOM_MIN > budget || state.total() + wanted + ROOM_MIN <= budget {
                     return Ok(lost);
                 }
-                state.way()
+                state.way(tries > 0)
             };
-            match way {
-                None => return Ok(lost),
-                Some(way) => lost += self.go(way, now)?,
+            let Some(way) = way else { return Ok(lost) };
+            let before = self.lock().total();
+            lost += self.go(way, now)?;
+            if self.lock().total() >= before {
+                tries = tries.saturating_sub(1);
             }
         }
     }
@@ -52,11 +57,9 @@ impl Journal {
     /// The disk is full although the budget is not: makes room once. Returns whether it did.
     pub(crate) fn give_way(&mut self) -> Result<bool> {
         // To write a segment again takes room itself.
-        let way = match self.lock().way() {
-            Some(Way::Thin { lane, id }) => Some(Way::Drop { lane, id }),
-            other => other,
+        let Some(way) = self.lock().way(false) else {
+            return Ok(false);
         };
-        let Some(way) = way else { return Ok(false) };
         self.go(way, 0)?;
         Ok(true)
     }
@@ -88,38 +91,39 @@ impl Journal {
         Ok(lost)
     }
 
-    /// Writes a closed segment again, with the newest version of each key that it and the next one of its
-    /// lane have. Its entries move to the end of its positions: who reads on may see one twice, but none
-    /// is passed over.
-    fn thin(&self, lane: u8, id: u64) -> Result<()> {
-        let (path, next, ends) = {
-            let mut state = self.lock();
-            let mut segments = state.lane_mut(lane).segments.range_mut(id..);
-            let Some((_, segment)) = segments.next().filter(|(found, _)| **found == id) else {
-                return Ok(());
-            };
-            segment.is_coalesced = true;
-            let ends = (segment.first, segment.end);
-            let next = segments.next().filter(|(_, next)| next.is_closed());
-            (
-                self.dir.join(files::name_of(lane, id)),
-                next.map(|(id, _)| *id),
-                ends,
-            )
+    /// Writes a closed segment again, without what itself or one of the next of its lane has newer. Its
+    /// entries move to the end of its positions: who reads on may see one twice, but none is passed over.
+    fn thin(&mut self, lane: u8, id: u64) -> Result<()> {
+        let Some((ends, others)) = self.lock().neighbours(lane, id) else {
+            return Ok(());
         };
+        let path = self.dir.join(files::name_of(lane, id));
         let read = |id: u64| {
             let path = self.dir.join(files::name_of(lane, id));
             read_blocks(&path, lane, id).map_err(JournalError::io(path))
         };
         let own = read(id)?;
-        let others = next.map_or_else(|| Ok(Vec::new()), read)?;
-        let block_bytes = self.lock().options.block_bytes;
-        let Ok(Some(thinned)) = rewrite(lane, id, &own, &others, ends, block_bytes) else {
-            return Ok(()); // Nothing is superseded, or it cannot be read: another way is found next time.
-        };
-        let old = fs::metadata(&path).map_err(JournalError::io(&path))?.len();
-        if thinned.bytes.len() as u64 >= old {
+        let mut newest = HashMap::new();
+        // What cannot be read is left as it is, and another way is found.
+        if note_newest(lane, &own, &mut newest).is_err() {
             return Ok(());
+        }
+        for other in others {
+            if note_newest(lane, &read(other)?, &mut newest).is_err() {
+                return Ok(());
+            }
+        }
+        let block_bytes = self.lock().options.block_bytes;
+        let Ok(Some(thinned)) = rewrite((lane, id), &own, &newest, ends, block_bytes) else {
+            return Ok(());
+        };
+        if thinned.first == ends.1 {
+            let mut state = self.lock();
+            state.lane_mut(lane).counters.coalesced += thinned.fewer;
+            state.remove(lane, id);
+            drop(state);
+            self.writer.remove(lane, id)?;
+            return files::sync_dir(&self.dir).map_err(JournalError::io(&self.dir));
         }
         let name = files::name_of(lane, id);
         files::replace(&*self.files, &self.dir, &name, &thinned.bytes)
@@ -138,35 +142,42 @@ struct Thinned {
 }
 
 impl State {
-    fn way(&self) -> Option<Way> {
-        let oldest = |lanes: &mut dyn Iterator<Item = u8>| {
-            let first = |lane| Some((*self.lane(lane).segments.first_key_value()?.0, lane));
-            lanes.filter_map(first).min()
-        };
+    /// What to do next; `may_thin` says whether segments may be written again.
+    fn way(&self, may_thin: bool) -> Option<Way> {
+        let first = |lane: u8| Some((*self.lane(lane).segments.first_key_value()?.0, lane));
         let drop = |found: Option<(u64, u8)>| found.map(|(id, lane)| Way::Drop { lane, id });
+        let oldest = || drop((0..LANES).filter_map(first).min());
         match self.options.on_full {
             OnFull::RejectNew => None,
-            OnFull::DropOldest => drop(oldest(&mut (0..LANES))),
-            OnFull::DropLowestLane => {
-                let has_one = |lane: &u8| !self.lane(*lane).segments.is_empty();
-                drop(
-                    (0..LANES)
-                        .rev()
-                        .find(has_one)
-                        .and_then(|lane| oldest(&mut [lane].into_iter())),
-                )
-            }
+            OnFull::DropOldest => oldest(),
+            OnFull::DropLowestLane => drop((0..LANES).rev().find_map(first)),
             OnFull::Coalesce => {
                 let fat = |lane: u8| {
-                    let mut segments = self.lane(lane).segments.values();
-                    let is = |segment: &&Segment| segment.is_closed() && !segment.is_coalesced;
-                    Some((segments.find(is)?.id, lane))
+                    let closed = || {
+                        self.lane(lane)
+                            .segments
+                            .values()
+                            .filter(|it| it.is_closed())
+                    };
+                    let last = closed().next_back()?.id;
+                    Some((closed().find(|it| it.thinned_to < last)?.id, lane))
                 };
-                let fat = (0..LANES).filter_map(fat).min();
-                let thin = fat.map(|(id, lane)| Way::Thin { lane, id });
-                thin.or_else(|| drop(oldest(&mut (0..LANES))))
+                let fat = (0..LANES).filter_map(fat).min().filter(|_| may_thin);
+                fat.map(|(id, lane)| Way::Thin { lane, id }).or_else(oldest)
             }
         }
+    }
+
+    /// The positions of a segment, and the next segments that it was not compared with. It counts as
+    /// compared from now on.
+    fn neighbours(&mut self, lane: u8, id: u64) -> Option<((u64, u64), Vec<u64>)> {
+        let segments = &mut self.lane_mut(lane).segments;
+        let from = segments.get(&id)?.thinned_to.max(id) + 1;
+        let closed = segments.range(from..).filter(|(_, it)| it.is_closed());
+        let others: Vec<u64> = closed.map(|(id, _)| *id).take(NEIGHBOURS).collect();
+        let segment = segments.get_mut(&id)?;
+        segment.thinned_to = others.last().copied().unwrap_or(from - 1);
+        Some(((segment.first, segment.end), others))
     }
 
     fn thinned(&mut self, at: u8, id: u64, thinned: &Thinned) {
@@ -193,20 +204,14 @@ impl State {
     }
 }
 
-/// A segment's bytes without what is superseded; `None` if nothing is.
-fn rewrite(
+/// Notes the newest version of each key.
+fn note_newest(
     lane: u8,
-    id: u64,
-    own: &[Block],
-    others: &[Block],
-    ends: (u64, u64),
-    block_bytes: usize,
-) -> Result<Option<Thinned>, Damage> {
-    let mut newest: HashMap<Key, Version> = HashMap::new();
-    let mut total = 0;
-    for (at, block) in own.iter().chain(others).enumerate() {
+    blocks: &[Block],
+    newest: &mut HashMap<Key, Version>,
+) -> Result<(), Damage> {
+    for block in blocks {
         for row in block.rows(lane) {
-            total += u64::from(at < own.len());
             if let KeptChange::Key(change) = row?.entry.change {
                 let version = change.version(change.stamp.unwrap_or_default());
                 let held = newest.entry(change.key).or_insert(version);
@@ -214,6 +219,18 @@ fn rewrite(
             }
         }
     }
+    Ok(())
+}
+
+/// A segment's bytes without what is superseded; `None` if nothing is.
+fn rewrite(
+    (lane, id): (u8, u64),
+    own: &[Block],
+    newest: &HashMap<Key, Version>,
+    ends: (u64, u64),
+    block_bytes: usize,
+) -> Result<Option<Thinned>, Damage> {
+    let mut fewer = 0;
     let mut sums: BTreeMap<Slot, Sums> = BTreeMap::new();
     let mut kept = Vec::new();
     let mut gone: BTreeMap<Slot, Summary> = BTreeMap::new();
@@ -236,6 +253,7 @@ fn rewrite(
             let cell = sums.entry(slot).or_default();
             cell.all += all;
             if is_superseded {
+                fewer += 1;
                 *gone.entry(slot).or_default() += all;
             } else {
                 cell.kept += 1;
@@ -243,7 +261,6 @@ fn rewrite(
             }
         }
     }
-    let fewer = total - kept.len() as u64;
     if fewer == 0 {
         return Ok(None);
     }

@@ -496,6 +496,3 @@ fn counted(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,7 +2,7 @@
 //!
 //! [`Journal`] is the side that writes, and has one owner. [`JournalOutbox`] is the side that a link reads
 //! ([`weir_core::forward::Outbox`]); there may be one for each upstream, on threads of their own.
-//! [`pack`](pack::pack) makes parcels of what is shipped.
+//! [`pack`](pack::pack) makes parcels of what is shipped. [`inspect`] looks at a directory from outside.
 //!
 //! ```text
 //! append(batch) -> memory -> flush() -> blocks -> flush(sync) -> disk
@@ -81,6 +81,7 @@ mod budget;
 mod calendar;
 mod error;
 mod files;
+pub mod inspect;
 mod journal;
 mod lost;
 mod newest;
@@ -91,6 +92,8 @@ mod reader;
 mod recovery;
 mod segment;
 mod state;
+#[cfg(test)]
+mod tests;
 mod varint;
 mod writer;
 

@@ -216,7 +216,9 @@ fn take_over(state: &mut State, lane: u8, id: u64, recovery: &mut Recovery) -> R
         && let Some((trailer, sums)) = read_footer(&file, len).map_err(JournalError::io(&path))?
     {
         let mut segment = Segment::new(id, trailer.first);
-        segment.is_coalesced = header.is_some_and(|header| header.is_coalesced);
+        segment.thinned_to = header
+            .filter(|header| header.is_coalesced)
+            .map_or(0, |header| header.id);
         segment.bytes = len;
         segment.end = trailer.end;
         segment.appended = u64::from(trailer.appended) << 32;

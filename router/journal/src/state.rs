@@ -85,7 +85,8 @@ pub(crate) struct Segment {
     /// When the last of it was appended (NTP64).
     pub(crate) appended: u64,
     pub(crate) has_operations: bool,
-    pub(crate) is_coalesced: bool,
+    /// Up to which segment of its lane it was written again without what that has newer; 0 for never.
+    pub(crate) thinned_to: u64,
     /// Bytes of the file, once all is written.
     pub(crate) bytes: u64,
     pub(crate) slots: Slots,
@@ -159,7 +160,7 @@ impl State {
                 + if lane.builder.is_empty() {
                     0
                 } else {
-                    lane.builder.len() as u64
+                    (lane.builder.len() + INDEX_LEN) as u64
                 }
         });
         self.bytes + lanes.sum::<u64>()
@@ -436,7 +437,7 @@ impl Segment {
             latest: 0,
             appended: 0,
             has_operations: false,
-            is_coalesced: false,
+            thinned_to: 0,
             bytes: HEADER_LEN as u64,
             slots: Slots::Open(BTreeMap::new()),
             blocks: Some(Vec::new()),
@@ -463,8 +464,7 @@ impl Segment {
         let Slots::Open(slots) = &self.slots else {
             return 0;
         };
-        // One more block: the one that is being filled.
-        let blocks = self.blocks.as_ref().map_or(0, Vec::len) + 1;
+        let blocks = self.blocks.as_ref().map_or(0, Vec::len);
         (TRAILER_LEN + slots.len() * SUMS_LEN + blocks * INDEX_LEN) as u64
     }
 

@@ -1,0 +1,198 @@
+//! Flipped bits and cut files cost their block and nothing else.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use super::*;
+use crate::{JournalError, inspect};
+
+/// A directory with a closed segment of blocks of some entries each; the file and the entries by block.
+fn segment(
+    blocks: u32,
+    entries: u32,
+    payload: usize,
+) -> (tempfile::TempDir, PathBuf, Vec<Vec<Entry>>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    let mut all = Vec::new();
+    for block in 0..blocks {
+        let row = |at: u32| {
+            let time = u64::from(block) * SECOND + u64::from(at);
+            entry(
+                0,
+                &format!("k/{at}"),
+                A,
+                time,
+                &format!("{block:0payload$}"),
+            )
+        };
+        let rows: Vec<_> = (0..entries).map(row).collect();
+        journal.append(&kept(&rows), 5 * SECOND).unwrap();
+        journal.flush(false).unwrap();
+        all.push(rows);
+    }
+    journal.close().unwrap();
+    let file = inspect::segments(dir.path()).unwrap().remove(0).file;
+    let path = dir.path().join(file);
+    (dir, path, all)
+}
+
+/// Opens the damaged file and checks that at most one block is missing, that the rest is as it was, and that
+/// something was said. Returns how many blocks are missing.
+#[track_caller]
+fn check(
+    what: &str,
+    path: &PathBuf,
+    bytes: &[u8],
+    blocks: &[Vec<Entry>],
+    cut_at: Option<u64>,
+) -> usize {
+    let dir = path.parent().unwrap();
+    for entry in fs::read_dir(dir).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    fs::write(path, bytes).unwrap();
+    let verified = inspect::verify(dir);
+    let opened = Journal::open(Options::new(dir), &["cloud"], 0);
+    let (mut journal, recovery) = match opened {
+        Ok(opened) => opened,
+        Err(error) => panic!("{what}: {error}"),
+    };
+    let found = all_of(&mut journal);
+    let mut at = 0;
+    let mut missing = BTreeSet::new();
+    for (number, block) in blocks.iter().enumerate() {
+        if found[at..].starts_with(block) {
+            at += block.len();
+        } else {
+            missing.insert(number);
+        }
+    }
+    assert_eq!(at, found.len(), "{what}: something was invented or split");
+    let status = journal.status();
+    match cut_at {
+        Some(_) => {
+            let first = blocks.len() - missing.len();
+            assert!(
+                missing.iter().all(|block| *block >= first),
+                "{what}: {missing:?}"
+            );
+        }
+        None => {
+            assert!(missing.len() <= 1, "{what}: {missing:?}");
+            if !missing.is_empty() {
+                assert_eq!(status.damaged.len() + recovery.torn.len(), 1, "{what}");
+            }
+        }
+    }
+    let verified = verified.unwrap();
+    let is_told = !verified.damaged.is_empty() || !verified.problems.is_empty();
+    assert!(is_told || cut_at.is_some(), "{what}: nobody saw it");
+    missing.len()
+}
+
+#[test]
+fn every_flipped_bit_costs_its_block_at_the_most() {
+    let (_dir, path, blocks) = segment(4, 2, 3);
+    let bytes = fs::read(&path).unwrap();
+    let mut costs = 0;
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1 << bit;
+            costs += check(&format!("byte {at} bit {bit}"), &path, &bad, &blocks, None);
+        }
+    }
+    assert!(
+        costs > 1000,
+        "{costs} of {} flips cost a block",
+        bytes.len() * 8
+    );
+}
+
+#[test]
+fn every_truncation_costs_what_was_cut() {
+    let (_dir, path, blocks) = segment(4, 2, 3);
+    let bytes = fs::read(&path).unwrap();
+    let ends: Vec<u64> = {
+        let segments = inspect::segments(path.parent().unwrap()).unwrap();
+        let end = |block: &inspect::BlockAt| block.offset + block.head.len();
+        segments[0].blocks.iter().map(end).collect()
+    };
+    for len in 0..bytes.len() {
+        let missing = check(
+            &format!("cut at {len}"),
+            &path,
+            &bytes[..len],
+            &blocks,
+            Some(len as u64),
+        );
+        let whole = ends.iter().filter(|end| **end <= len as u64).count();
+        assert_eq!(missing, blocks.len() - whole, "cut at {len}");
+    }
+}
+
+#[test]
+fn flips_and_cuts_of_a_mebibyte_do_too() {
+    let (_dir, path, blocks) = segment(17, 60, 1024);
+    let bytes = fs::read(&path).unwrap();
+    assert!(bytes.len() > 1 << 20);
+    let mut seed = 11u64;
+    for turn in 0..120 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let at = usize::try_from(seed >> 33).unwrap() % bytes.len();
+        if turn % 3 == 0 {
+            check(
+                &format!("cut at {at}"),
+                &path,
+                &bytes[..at],
+                &blocks,
+                Some(at as u64),
+            );
+        } else {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1 << (turn % 8);
+            check(&format!("byte {at}"), &path, &bad, &blocks, None);
+        }
+    }
+}
+
+#[test]
+fn what_is_damaged_is_told_once_and_counted_as_lost() {
+    let (dir, path, blocks) = segment(4, 3, 3);
+    let mut bytes = fs::read(&path).unwrap();
+    let block = inspect::segments(dir.path()).unwrap()[0].blocks[2];
+    bytes[usize::try_from(block.offset).unwrap() + 70] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    for turn in 0..2 {
+        let mut journal = open(dir.path());
+        assert_eq!(all_of(&mut journal).len(), 9);
+        let status = journal.status();
+        assert_eq!(status.lost.len(), 1, "turn {turn}");
+        let (lane, lost) = status.lost[0];
+        assert_eq!((lane, lost.count, lost.stretch.source), (0, 3, A));
+        let Stretch { from, to, .. } = lost.stretch;
+        assert!(from <= 2 * SECOND && 2 * SECOND + 2 < to);
+        journal.close().unwrap();
+    }
+    let aside = fs::read(path.with_extension("journal.damaged")).unwrap();
+    assert_eq!(aside.len() as u64, 12 + block.head.len());
+    assert_eq!(blocks.len(), 4);
+}
+
+#[test]
+fn another_version_is_refused_and_left_alone() {
+    let (dir, path, _) = segment(1, 1, 1);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 2;
+    let crc = crc32fast::hash(&bytes[..28]).to_le_bytes();
+    bytes[28..32].copy_from_slice(&crc);
+    fs::write(&path, &bytes).unwrap();
+    let error = Journal::open(Options::new(dir.path()), &[], 0).unwrap_err();
+    assert!(
+        matches!(error, JournalError::Version { version: 2, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("use the release that wrote it"));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert!(inspect::verify(dir.path()).is_err());
+}

@@ -1,0 +1,308 @@
+//! Budgets, full disks and bad ones.
+
+use std::sync::Arc;
+
+use weir_core::forward::{Cause, Lost};
+
+use super::{faults::Faults, *};
+use crate::{Files, JournalError, OnFull, inspect};
+
+fn small(dir: &Path, on_full: OnFull) -> Options {
+    Options {
+        budget_bytes: 32 << 10,
+        segment_bytes: 2 << 10,
+        block_bytes: 512,
+        on_full,
+        ..Options::new(dir)
+    }
+}
+
+fn on(files: Arc<dyn Files>, options: Options) -> Journal {
+    Journal::open_on(files, options, &["cloud"], 0).unwrap().0
+}
+
+/// Appends an entry at a time, a tenth to lane 1, a third to lane 2, the others to lane 3, twice as much as fits; returns them.
+fn overfill(journal: &mut Journal, keys: u64) -> Vec<Entry> {
+    let budget = journal.lock().options.budget_bytes;
+    let mut all = Vec::new();
+    for i in 0..1600u64 {
+        let lane = [1, 2, 2, 2, 3, 3, 3, 3, 3, 3][usize::try_from(i % 10).unwrap()];
+        let entry = entry(
+            lane,
+            &format!("key/{}", (i / 10 % 10 + i * 10) % keys),
+            A,
+            i * SECOND / 10,
+            "0123456789012345",
+        );
+        journal
+            .append(&kept(&[entry.clone()]), i * SECOND / 10)
+            .unwrap();
+        all.push(entry);
+        if i % 30 == 0 {
+            journal.flush(false).unwrap();
+        }
+        let bytes = journal.status().bytes;
+        assert!(bytes <= budget, "{bytes} of {budget}");
+    }
+    let dir = journal.dir.clone();
+    journal.flush(true).unwrap();
+    let files: u64 = inspect::segments(&dir)
+        .unwrap()
+        .iter()
+        .map(|segment| segment.bytes)
+        .sum();
+    assert!(files <= budget && files > budget / 2, "{files} of {budget}");
+    all
+}
+
+/// Every entry is there, or in an interval that says it is lost; and the counts are right.
+fn check_nothing_vanished(journal: &mut Journal, all: &[Entry]) -> Vec<Entry> {
+    let found = all_of(journal);
+    let lost: Vec<(u8, Lost)> = journal.status().lost;
+    for entry in all {
+        let (stamp, _) = counted(&entry.change);
+        let is_lost =
+            |(lane, lost): &(u8, Lost)| *lane == entry.lane && lost.stretch.contains(&stamp);
+        assert!(
+            found.contains(entry) || lost.iter().any(is_lost),
+            "{stamp:?} has vanished"
+        );
+    }
+    let count: u64 = lost.iter().map(|(_, lost)| lost.count).sum();
+    assert_eq!(count + found.len() as u64, all.len() as u64);
+    assert!(lost.iter().all(|(_, lost)| lost.cause == Cause::Full));
+    found
+}
+
+#[test]
+fn a_full_journal_refuses_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(small(dir.path(), OnFull::RejectNew));
+    let all = overfill(&mut journal, 10);
+    let found = check_nothing_vanished(&mut journal, &all);
+    let len = found.len();
+    assert!(
+        all[..len].iter().all(|entry| found.contains(entry)),
+        "the first are kept"
+    );
+    let rejected: u64 = journal
+        .status()
+        .lanes
+        .iter()
+        .map(|lane| lane.rejected)
+        .sum();
+    assert_eq!(rejected, (all.len() - len) as u64);
+    // Once it is certified there is room again.
+    certify_all(&mut journal);
+    journal.trim(0).unwrap();
+    assert_eq!(journal.append(&kept(&all[..1]), 0).unwrap().kept, 1);
+}
+
+#[test]
+fn a_full_journal_drops_the_oldest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(small(dir.path(), OnFull::DropOldest));
+    let all = overfill(&mut journal, 10);
+    let found = check_nothing_vanished(&mut journal, &all);
+    assert!(
+        all[all.len() - 100..]
+            .iter()
+            .all(|entry| found.contains(entry)),
+        "the last are kept"
+    );
+    let given_up: u64 = journal
+        .status()
+        .lanes
+        .iter()
+        .map(|lane| lane.given_up)
+        .sum();
+    assert_eq!(given_up, (all.len() - found.len()) as u64);
+    let lost = journal.status().lost;
+    drop(journal);
+    assert_eq!(
+        open(dir.path()).status().lost,
+        lost,
+        "it is known after a restart"
+    );
+}
+
+#[test]
+fn a_full_journal_drops_from_the_lowest_lane() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(small(dir.path(), OnFull::DropLowestLane));
+    let all = overfill(&mut journal, 10);
+    check_nothing_vanished(&mut journal, &all);
+    let lanes = journal.status().lanes;
+    assert!(lanes[3].given_up > 0);
+    assert_eq!(lanes[1].given_up, 0, "the second lowest has enough to give");
+    assert!(lanes[2].given_up < lanes[3].given_up);
+}
+
+#[test]
+fn a_full_journal_keeps_the_newest_of_each_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(small(dir.path(), OnFull::Coalesce));
+    let all = overfill(&mut journal, 10);
+    let found = all_of(&mut journal);
+    let status = journal.status();
+    assert!(
+        status.lost.is_empty(),
+        "nothing was dropped: {:?}",
+        status.lost
+    );
+    let coalesced: u64 = status.lanes.iter().map(|lane| lane.coalesced).sum();
+    assert_eq!(coalesced, (all.len() - found.len()) as u64);
+    assert!(
+        all[all.len() - 10..]
+            .iter()
+            .all(|entry| found.contains(entry))
+    );
+    for turn in 0..2 {
+        let (_, mut outbox) = cloud(&mut journal);
+        let pending = outbox.pending(u64::MAX, 99).unwrap();
+        let seen: Summary = pending.iter().map(|(_, sum)| *sum).sum();
+        let seconds = |at: u64| pending.iter().any(|(it, _)| it.from <= at && at < it.to);
+        let in_them: Vec<Entry> = all
+            .iter()
+            .filter(|it| seconds(counted(&it.change).0.time))
+            .cloned()
+            .collect();
+        // What was removed as a whole is no longer in the sums then.
+        assert!(turn > 0 || seen == sum(&in_them));
+        journal.close().unwrap();
+        assert_eq!(inspect::verify(dir.path()).unwrap().problems, []);
+        journal = open_with(small(dir.path(), OnFull::Coalesce));
+        assert_eq!(all_of(&mut journal), found);
+    }
+}
+
+#[test]
+fn if_no_key_comes_twice_the_oldest_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open_with(small(dir.path(), OnFull::Coalesce));
+    let all = overfill(&mut journal, 10_000);
+    let found = check_nothing_vanished(&mut journal, &all);
+    assert!(
+        all[all.len() - 50..]
+            .iter()
+            .all(|entry| found.contains(entry))
+    );
+    assert!(journal.status().lanes.iter().any(|lane| lane.given_up > 0));
+}
+
+#[test]
+fn a_full_disk_refuses_keeps_what_it_has_and_drains() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::none();
+    let options = Options {
+        segment_bytes: 4 << 10,
+        block_bytes: 512,
+        ..Options::new(dir.path())
+    };
+    let mut journal = on(faults.files(), options);
+    let rows = |from: u64, to: u64| -> Vec<Entry> {
+        (from..to)
+            .map(|i| entry(0, "a", A, i * SECOND / 100, "0123456789"))
+            .collect()
+    };
+    journal.append(&kept(&rows(0, 1000)), 0).unwrap();
+    journal.flush(true).unwrap();
+    faults.set_room(0);
+    journal.append(&kept(&rows(1000, 1100)), 0).unwrap();
+    let error = journal.flush(true).unwrap_err();
+    assert!(error.is_full(), "{error}");
+    assert!(journal.status().poisoned.is_none());
+    assert_eq!(
+        all_of(&mut journal),
+        rows(0, 1100),
+        "what waits in memory is read like all"
+    );
+    // Memory is not without end.
+    let mut rejected = 0;
+    let long = "x".repeat(1000);
+    for i in 1100..6000u64 {
+        let row = entry(0, "a", A, i * SECOND / 100, &long);
+        rejected += journal.append(&kept(&[row]), 0).unwrap().rejected;
+    }
+    assert!((1000..4000).contains(&rejected), "{rejected}");
+    let (cloud, mut outbox) = cloud(&mut journal);
+    let mark = outbox.mark();
+    // Draining goes on with no room at all: the closed segments go.
+    journal.certified(
+        cloud,
+        &[Stretch {
+            source: A,
+            from: 0,
+            to: 10 * SECOND,
+        }],
+        mark,
+    );
+    assert!(journal.trim(0).unwrap().segments > 2);
+    // With room again everything is written.
+    faults.set_room(i64::MAX);
+    journal.flush(true).unwrap();
+    let lost: u64 = journal
+        .status()
+        .lost
+        .iter()
+        .map(|(_, lost)| lost.count)
+        .sum();
+    assert_eq!(lost, rejected);
+    let found = all_of(&mut journal);
+    drop(journal);
+    let verified = inspect::verify(dir.path()).unwrap();
+    assert_eq!((verified.damaged, verified.problems), (vec![], vec![]));
+    assert_eq!(all_of(&mut open(dir.path())), found);
+}
+
+#[test]
+fn a_full_disk_makes_room_if_that_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::none();
+    let options = Options {
+        segment_bytes: 2 << 10,
+        block_bytes: 512,
+        on_full: OnFull::DropOldest,
+        ..Options::new(dir.path())
+    };
+    let mut journal = on(faults.files(), options);
+    let all: Vec<_> = (0..500u64)
+        .map(|i| entry(0, "a", A, i * SECOND, "0123456789"))
+        .collect();
+    journal.append(&kept(&all), 0).unwrap();
+    journal.flush(true).unwrap();
+    faults.set_room(0);
+    journal.append(&kept(&all[..1]), 0).unwrap();
+    // The oldest goes, although this disk does not get emptier by it.
+    assert!(journal.flush(true).unwrap_err().is_full());
+    let status = journal.status();
+    assert!(status.lanes[0].given_up > 0);
+    assert_eq!(
+        status.lost.iter().map(|(_, lost)| lost.count).sum::<u64>(),
+        status.lanes[0].given_up
+    );
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::none();
+    let mut journal = on(faults.files(), Options::new(dir.path()));
+    let all: Vec<_> = (0..9u64).map(|i| entry(0, "a", A, i, "x")).collect();
+    journal.append(&kept(&all), 0).unwrap();
+    journal.flush(true).unwrap();
+    faults.break_sync();
+    journal.append(&kept(&all), 0).unwrap();
+    assert!(journal.flush(true).is_err());
+    for _ in 0..2 {
+        let error = journal.append(&kept(&all), 0).unwrap_err();
+        assert!(matches!(error, JournalError::Poisoned { .. }), "{error}");
+        assert!(journal.flush(false).is_err());
+    }
+    assert!(journal.status().poisoned.is_some());
+    assert_eq!(all_of(&mut journal).len(), 18, "it is still read");
+    drop(journal);
+    let mut journal = open(dir.path());
+    assert!(all_of(&mut journal).starts_with(&all));
+    assert_eq!(journal.append(&kept(&all), 0).unwrap().kept, 9);
+}
