@@ -67,6 +67,8 @@ pub struct Sizes {
     pub stretches_max: usize,
     /// Stretches in a question.
     pub compare_max: usize,
+    /// Versions in the stretches of a question: an upstream may have to read them all to answer.
+    pub versions_max: u64,
     /// Up to so many versions are listed, beyond that a stretch is cut.
     pub list_below: u64,
     /// Into how many parts.
@@ -212,6 +214,8 @@ impl Default for Sizes {
         Self {
             stretches_max: 4_096,
             compare_max: 64,
+            // Half a second or so of reading.
+            versions_max: 1 << 19,
             // As many ids are as dear as a hundred sums.
             list_below: 256,
             parts: 16,

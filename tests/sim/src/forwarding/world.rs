@@ -797,6 +797,7 @@ const fn sizes() -> Sizes {
     Sizes {
         stretches_max: 6,
         compare_max: 3,
+        versions_max: 9,
         list_below: 3,
         parts: 3,
         ids_max: 3,

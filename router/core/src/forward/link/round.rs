@@ -221,8 +221,7 @@ impl Round {
                 return Ok(Some(ready));
             }
             if !self.stretches.is_empty() {
-                let count = self.stretches.len().min(self.sizes.compare_max);
-                let asked: Vec<(Stretch, Summary)> = self.stretches.drain(..count).collect();
+                let asked = self.some_stretches(outbox)?;
                 return Ok(Some((Job::Compare(asked.clone()), Request::Compare(asked))));
             }
             if let Some(stretch) = self.lists.pop() {
@@ -240,6 +239,40 @@ impl Round {
                 return Ok(None);
             };
             self.ask_heads(stretch, seen, outbox)?;
+        }
+    }
+
+    /// Stretches for a question, one at least. The first is cut if it is too much.
+    fn some_stretches(
+        &mut self,
+        outbox: &mut dyn Outbox,
+    ) -> Result<Vec<(Stretch, Summary)>, Failure> {
+        let most = self.sizes.versions_max;
+        let mut asked: Vec<(Stretch, Summary)> = Vec::new();
+        let mut versions = 0;
+        while let Some((stretch, seen)) = self.stretches.pop_front() {
+            if asked.is_empty() && seen.count > most {
+                let parts = outbox.split(&stretch, self.sizes.parts)?;
+                if parts.len() > 1 {
+                    self.cut(parts);
+                    continue;
+                }
+            }
+            let is_full = asked.len() == self.sizes.compare_max || versions + seen.count > most;
+            if is_full && !asked.is_empty() {
+                self.stretches.push_front((stretch, seen));
+                break;
+            }
+            versions += seen.count;
+            asked.push((stretch, seen));
+        }
+        Ok(asked)
+    }
+
+    /// Parts of a stretch are to be compared before anything else.
+    fn cut(&mut self, parts: Vec<(Stretch, Summary)>) {
+        for part in parts.into_iter().rev() {
+            self.stretches.push_front(part);
         }
     }
 
@@ -447,9 +480,7 @@ impl Round {
                     Vec::new()
                 };
                 if parts.len() > 1 {
-                    for part in parts.into_iter().rev() {
-                        self.stretches.push_front(part);
-                    }
+                    self.cut(parts);
                 } else {
                     self.lists.push(stretch);
                 }
