@@ -37,6 +37,9 @@ pub struct Edge {
     pub rate: Option<u64>,
     /// Parcels at once.
     pub in_flight: usize,
+    /// Whether its links ask for as much at once as they do in earnest. With less, few samples reach every
+    /// branch.
+    pub is_large: bool,
 }
 
 /// A storage that is forwarded to.
@@ -156,6 +159,7 @@ impl Scenario {
             },
             rate: (rng.below(4) == 0).then(|| 20 + rng.below(400)),
             in_flight: 1 + index(&mut rng, 3),
+            is_large: rng.below(8) == 0,
         });
         let edges: Vec<Edge> = edges.collect();
         let upstreams = (0..upstreams).map(|_| Upstream {

@@ -51,6 +51,20 @@ const ARRIVALS_MAX: usize = 20_000;
 /// What a parcel may hold, in bytes.
 const PARCEL_BYTES: usize = 200;
 
+/// So that few samples reach every branch.
+const SMALL: Sizes = Sizes {
+    stretches_max: 6,
+    compare_max: 3,
+    versions_max: 9,
+    list_below: 3,
+    parts: 3,
+    ids_max: 3,
+    heads_max: 2,
+    items_max: 5,
+    ripe_parts: 4,
+    ripe_bytes: 150,
+};
+
 /// Something on the way between an edge and an upstream.
 #[derive(Clone, Debug)]
 enum Message {
@@ -680,7 +694,12 @@ impl World {
         let seed = router.life << 8 | edge as u64;
         let upstreams = self.stores.len();
         router.asked = vec![0; upstreams];
-        let link = |upstream| Link::with_sizes(rules, sizes(), seed << 8 | upstream as u64);
+        let sizes = if router.of.is_large {
+            Sizes::default()
+        } else {
+            SMALL
+        };
+        let link = |upstream| Link::with_sizes(rules, sizes, seed << 8 | upstream as u64);
         router.links = (0..upstreams).map(link).collect();
         for upstream in 0..upstreams {
             if self.is_open(edge, upstream) {
@@ -789,22 +808,6 @@ impl World {
             }
         }
         Ok(())
-    }
-}
-
-/// Small, so that few samples reach every branch.
-const fn sizes() -> Sizes {
-    Sizes {
-        stretches_max: 6,
-        compare_max: 3,
-        versions_max: 9,
-        list_below: 3,
-        parts: 3,
-        ids_max: 3,
-        heads_max: 2,
-        items_max: 5,
-        ripe_parts: 4,
-        ripe_bytes: 150,
     }
 }
 
