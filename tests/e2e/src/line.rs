@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
     thread,
 };
 
@@ -13,11 +13,14 @@ pub struct Line {
     /// Where to connect, as Zenoh writes it.
     pub endpoint: String,
     state: Arc<Mutex<State>>,
+    moves: Arc<Condvar>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     is_cut: bool,
+    /// Nothing moves, and nobody is told.
+    is_stalled: bool,
     open: Vec<TcpStream>,
 }
 
@@ -30,6 +33,7 @@ impl Line {
         let line = Self {
             endpoint: format!("tcp/{}", listener.local_addr().unwrap()),
             state: Arc::default(),
+            moves: Arc::default(),
         };
         let accepting = line.clone();
         thread::spawn(move || {
@@ -50,9 +54,17 @@ impl Line {
         }
     }
 
-    /// From now on it passes on again.
+    /// From now on it passes on again, what has stalled included.
     pub fn mend(&self) {
-        self.state.lock().unwrap().is_cut = false;
+        let mut state = self.state.lock().unwrap();
+        state.is_cut = false;
+        state.is_stalled = false;
+        self.moves.notify_all();
+    }
+
+    /// Nothing passes any more, and neither end is told: what was connected stays so.
+    pub fn stall(&self) {
+        self.state.lock().unwrap().is_stalled = true;
     }
 
     fn connect(&self, near: TcpStream, far: &str) -> io::Result<()> {
@@ -64,9 +76,12 @@ impl Line {
         for (source, sink) in [(&near, &far), (&far, &near)] {
             state.open.push(source.try_clone()?);
             let (mut source, mut sink) = (source.try_clone()?, sink.try_clone()?);
+            let line = self.clone();
             thread::spawn(move || {
                 let mut buffer = [0; 65_536];
                 while let Ok(count) = source.read(&mut buffer) {
+                    let state = line.state.lock().unwrap();
+                    drop(line.moves.wait_while(state, |state| state.is_stalled));
                     if count == 0 || sink.write_all(&buffer[..count]).is_err() {
                         break;
                     }

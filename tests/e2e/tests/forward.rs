@@ -396,6 +396,108 @@ fn alarms_leave_first_if_a_policy_says_so() {
 }
 
 #[test]
+fn an_upstream_that_is_there_and_silent_is_noticed() {
+    let tunnel = Tunnel::start("");
+    tunnel.wait("they have met", |status| status["state"] == "up");
+    tunnel.line.stall();
+    // Long before the transport's lease is over.
+    let mut client = tunnel.edge.python();
+    let mut expected = tunnel.put(&mut client, 0..3_000);
+    tunnel.wait("no certificates come", |status| {
+        let state = status["state"].as_str().unwrap();
+        matches!(state, "faulted" | "down") && status["queued"]["records"] == 3_000
+    });
+    let ready = http::get(tunnel.edge.http, "/readyz?verbose");
+    assert!(ready.body.contains("link cloud: "), "{ready:?}");
+    expected.extend(tunnel.put(&mut client, 3_000..4_000));
+    tunnel.line.mend();
+    tunnel.wait_drained();
+    tunnel.assert_held(expected);
+}
+
+#[test]
+fn a_cloud_that_has_lost_everything_is_given_what_is_kept() {
+    let mut tunnel = Tunnel::start(r#"keep: "10m""#);
+    let mut client = tunnel.edge.python();
+    let expected = tunnel.put(&mut client, 0..5_000);
+    let status = tunnel.wait_drained();
+    assert_eq!(status["kept"]["records"], 5_000, "{status}");
+    tunnel.cloud.kill9();
+    fs::remove_dir_all(tunnel.cloud.dir().join("s")).unwrap();
+    tunnel.cloud.restart();
+    tunnel.wait("all was shipped", |status| {
+        number(&status["upstreams"][0]["shipped_records"]) >= 5_000
+    });
+    tunnel.wait_drained();
+    tunnel.assert_held(expected);
+}
+
+#[test]
+fn a_depot_carries_on_what_vehicles_bring() {
+    let storage = |id: &str, peers: &[&str], link: &str| {
+        Router::start_with(&format!(
+            r#"id: "{id}", connect: {{ endpoints: {peers:?} }}, {link}
+            storages: {{ s{id}: {{ key_expr: "v/**", backend: "rocksdb", history: "all", mirror: false }} }},"#
+        ))
+    };
+    let link = |to: &str| {
+        format!(
+            r#"forward: {{ on: {{ key_expr: "v/**", to: "{to}", period: "300ms", timeout: "2s", keep: "0s" }} }},"#
+        )
+    };
+    let cloud = storage("c1", &[], "");
+    let (near, far) = {
+        let far = Line::to(&cloud.endpoint);
+        let depot = storage("de", &[&far.endpoint], &link("sc1"));
+        (depot, far)
+    };
+    let line = Line::to(&near.endpoint);
+    let vehicle = Router::start_with(&format!(
+        r#"id: "42", connect: {{ endpoints: ["{}"] }}, {}"#,
+        line.endpoint,
+        link("sde")
+    ));
+    let status = |router: &Router| {
+        let key = format!("@weir/{}/forward/on", router.id());
+        router.rest_value(&key).unwrap()
+    };
+    let wait = |router: &Router, what: &str, is_it: &dyn Fn(&Value) -> bool| {
+        until(what, || {
+            let status = status(router);
+            is_it(&status).then_some(()).ok_or(status.to_string())
+        });
+    };
+    let drained = |status: &Value| status["state"] == "up" && status["queued"]["records"] == 0;
+    for router in [&vehicle, &near] {
+        wait(router, "they have met", &|status| status["state"] == "up");
+    }
+    // First the depot cannot reach the cloud, and the vehicle reaches nobody.
+    far.cut();
+    line.cut();
+    wait(&vehicle, "it is alone", &|status| status["state"] == "down");
+    let begin = hour_ago();
+    let mut expected = put(&mut vehicle.python(), begin, 0..5_000);
+    wait(&vehicle, "all is kept", &|status| {
+        status["queued"]["records"] == 5_000
+    });
+    line.mend();
+    wait(&vehicle, "the depot has it", &drained);
+    // Then the vehicle is away again.
+    line.cut();
+    far.mend();
+    wait(&near, "the cloud has it", &drained);
+    // What the depot has is not asked for.
+    drop(near);
+    let got = cloud.python().get_all("v/**?_time=[now(-2h)..now()]");
+    let record = |sample: weir_e2e::Sample| (sample.key, sample.timestamp.unwrap(), sample.value);
+    let mut held: Vec<Record> = got.samples.into_iter().map(record).collect();
+    held.sort();
+    expected.sort();
+    assert_eq!(held.len(), expected.len());
+    assert!(held == expected);
+}
+
+#[test]
 fn a_journal_that_cannot_be_opened_stops_its_link_alone_until_it_can() {
     let folder = tempfile::tempdir().unwrap();
     let obstacle = folder.path().join("journal/lock");

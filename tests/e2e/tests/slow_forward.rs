@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+#[path = "../../../backends/influxdb/tests/common/influxd.rs"]
+mod influxd;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
@@ -152,4 +155,80 @@ fn what_was_acknowledged_reaches_the_cloud_once_whatever_dies() {
         tried.0.len(),
     ));
     assert!(tried.acknowledged() > troubles * 200);
+}
+
+#[test]
+fn a_cloud_in_influxdb_has_every_sample_once() {
+    const KEYS: u64 = 20;
+    const COUNT: u64 = 20_000;
+    let Some(mut server) = influxd::own("") else {
+        return;
+    };
+    let cloud = Router::start_with(&format!(
+        r#"id: "c1", storages: {{ s: {{ key_expr: "v/**", backend: "influxdb", url: "{}", db: "s",
+            create_db: true, mirror: false }} }},"#,
+        server.url()
+    ));
+    let line = Line::to(&cloud.endpoint);
+    let edge = Router::start_with(&format!(
+        r#"id: "ed", connect: {{ endpoints: ["{}"] }},
+        forward: {{ cloud: {{ key_expr: "v/42/**", period: "500ms", keep: "0s" }} }},"#,
+        line.endpoint
+    ));
+    let wait = |what: &str, is_it: &dyn Fn(&Value) -> bool| {
+        until_within(DRAINED, what, || {
+            let status = state(&edge);
+            is_it(&status).then_some(()).ok_or(status.to_string())
+        });
+    };
+    let is_drained = |status: &Value| status["state"] == "up" && status["queued"]["records"] == 0;
+    let begin = hour_ago();
+    let mut client = edge.python();
+    let mut expected = Vec::new();
+    let mut put = |numbers: std::ops::Range<u64>| {
+        let sample = |n: u64| {
+            let at = begin + n * SECOND / 500;
+            json!({ "key": format!("v/42/{:02}", n % KEYS), "value": packed(n.to_string()), "at": at })
+        };
+        let puts: Vec<Value> = numbers.clone().map(sample).collect();
+        for (n, stamp) in numbers.zip(client.puts(&puts)) {
+            expected.push((
+                format!("v/42/{:02}", n % KEYS),
+                stamp,
+                n.to_string().into_bytes(),
+            ));
+        }
+    };
+    put(0..COUNT / 4);
+    wait("what came live is certified", &is_drained);
+    line.cut();
+    put(COUNT / 4..COUNT / 2);
+    // The server is away when the vehicle comes back: nothing can be compared, so nothing is certified.
+    server.kill();
+    line.mend();
+    put(COUNT / 2..COUNT);
+    wait("no certificates come", &|status| {
+        let waiting = status["queued"]["records"].as_u64();
+        status["upstreams"][0]["failures"] != 0 && waiting >= Some(3 * COUNT / 4)
+    });
+    server.resume();
+    wait("the journal is empty", &is_drained);
+    until_within(DRAINED, "nothing waits for the server", || {
+        let status = cloud.storage("s").ok_or("no status")?;
+        match status["server"]["waiting_changes"] == 0 {
+            true => Ok(()),
+            false => Err(status.to_string()),
+        }
+    });
+    let points = server.query("s", "SELECT count(\"value\") FROM /.*/");
+    let each = format!(",{}]", COUNT / KEYS);
+    assert_eq!(points.matches(&each).count() as u64, KEYS, "{points}");
+    let got = cloud.python().get_all("v/**?_time=[now(-2h)..now()]");
+    assert_eq!(got.errors, Vec::<String>::new());
+    let record = |sample: weir_e2e::Sample| (sample.key, sample.timestamp.unwrap(), sample.value);
+    let mut held: Vec<_> = got.samples.into_iter().map(record).collect();
+    held.sort();
+    expected.sort();
+    assert_eq!(held.len(), expected.len());
+    assert!(held == expected, "a timestamp or a value is another");
 }
