@@ -237,6 +237,22 @@ fn late(rng: &mut Rng, sensors: usize, steps: &mut Vec<Step>) {
     }
 }
 
+/// An upstream is sent what it had missed, and some of that has come.
+fn while_it_is_shipped(rng: &mut Rng, upstream: usize, sensors: usize, steps: &mut Vec<Step>) {
+    steps.extend([Step::Heal, Step::Calm(12_000), Step::Backup(upstream)]);
+    for _ in 0..8 {
+        let mut next = sample(rng, sensors);
+        if let Step::Sample { live, .. } = &mut next {
+            *live = 0;
+        }
+        steps.push(next);
+    }
+    steps.push(Step::Pass(9_000));
+    for _ in 0..10 + rng.below(20) {
+        steps.push(Step::Packet(rng.next(), Packet::Arrives));
+    }
+}
+
 fn sample(rng: &mut Rng, sensors: usize) -> Step {
     Step::Sample {
         sensor: index(rng, sensors),
@@ -325,7 +341,13 @@ fn step(rng: &mut Rng, (edges, upstreams, sensors): (usize, usize, usize), steps
             }
         }
         96 | 97 => Step::Backup(index(rng, upstreams)),
-        98 => Step::Restore(index(rng, upstreams)),
+        98 => {
+            let upstream = index(rng, upstreams);
+            if rng.below(2) == 0 {
+                while_it_is_shipped(rng, upstream, sensors, steps);
+            }
+            Step::Restore(upstream)
+        }
         _ => Step::Pass(30_000 + rng.below(60_000)),
     };
     steps.push(next);
