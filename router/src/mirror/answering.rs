@@ -33,7 +33,7 @@ use crate::{forward::Links, storage::Storage};
 /// first.
 const AT_ONCE_MAX: usize = 4;
 /// Frames that may wait; one more is refused, and asked again later.
-const WAITING_MAX: usize = 256;
+const WAITING_MAX: usize = 1_024;
 /// Introductions that are remembered. When they are more, all are forgotten and asked for again.
 const KNOWN_MAX: usize = 4_096;
 

@@ -498,6 +498,66 @@ fn a_depot_carries_on_what_vehicles_bring() {
 }
 
 #[test]
+fn what_came_is_kept_over_a_stop() {
+    let mut tunnel = Tunnel::start(r#"sync: "never""#);
+    tunnel.wait("they have met", |status| status["state"] == "up");
+    tunnel.cut();
+    let mut client = tunnel.edge.python();
+    let expected = tunnel.put(&mut client, 0..5_000);
+    tunnel.wait("all came", |status| number(&status["appended"]) == 5_000);
+    tunnel.edge.term();
+    tunnel.edge.restart();
+    let status = tunnel.wait("it is open", |status| status["queued"]["records"] == 5_000);
+    assert_eq!(status["state"], "down", "{status}");
+    tunnel.line.mend();
+    tunnel.wait_drained();
+    tunnel.assert_held(expected);
+}
+
+#[test]
+fn many_links_drain_at_once() {
+    const LINKS: u64 = 60;
+    const EACH: u64 = 200;
+    let cloud = Router::start_with(
+        r#"id: "c1", storages: { s: { key_expr: "v/**", backend: "rocksdb", history: "all" } },"#,
+    );
+    let line = Line::to(&cloud.endpoint);
+    let links: Vec<String> = (0..LINKS)
+        .map(|n| format!(r#"l{n}: {{ key_expr: "v/{n}/**", period: "500ms", keep: "0s" }}"#))
+        .collect();
+    let edge = Router::start_with(&format!(
+        r#"id: "ed", connect: {{ endpoints: ["{}"] }}, forward: {{ {} }},"#,
+        line.endpoint,
+        links.join(", ")
+    ));
+    let all = |what: &str, is_it: &dyn Fn(&Value) -> bool| {
+        until(what, || {
+            let answer = edge.rest_get("@weir/ed/forward/*").json();
+            let links = answer.as_array().unwrap();
+            let right = links.iter().filter(|link| is_it(&link["value"])).count() as u64;
+            (right == LINKS).then_some(()).ok_or(right.to_string())
+        });
+    };
+    all("all have met the cloud", &|link| link["state"] == "up");
+    line.cut();
+    all("all are alone", &|link| link["state"] == "down");
+    let begin = hour_ago();
+    let sample = |n: u64| {
+        let at = begin + n * SECOND / 1_000;
+        json!({ "key": format!("v/{}/x", n % LINKS), "value": packed(value(n)), "at": at })
+    };
+    let samples: Vec<Value> = (0..LINKS * EACH).map(sample).collect();
+    edge.python().puts(&samples);
+    all("all is kept", &|link| link["queued"]["records"] == EACH);
+    line.mend();
+    all("all are drained", &|link| {
+        link["state"] == "up" && link["queued"]["records"] == 0
+    });
+    let got = cloud.python().get_all("v/**?_time=[now(-2h)..now()]");
+    assert_eq!(got.samples.len() as u64, LINKS * EACH);
+}
+
+#[test]
 fn a_journal_that_cannot_be_opened_stops_its_link_alone_until_it_can() {
     let folder = tempfile::tempdir().unwrap();
     let obstacle = folder.path().join("journal/lock");
