@@ -15,6 +15,7 @@ pub mod guest;
 pub mod http;
 pub mod line;
 pub mod mortal;
+pub mod netns;
 pub mod process;
 pub mod python;
 pub mod rng;

@@ -3,7 +3,7 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU16, Ordering::Relaxed},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Answer, Client, Ended, PATIENCE, cli, http, process::Process};
+use crate::{Answer, Client, Ended, PATIENCE, cli, http, netns::Namespace, process::Process};
 
 /// How long a start may take: hundreds of databases on a busy machine.
 const START: Duration = Duration::from_secs(120);
@@ -37,6 +37,8 @@ pub struct Router {
     pub http: u16,
     /// What it said up to `ready`, a line each.
     pub greeting: Vec<String>,
+    /// The namespace that it runs in, if not in ours.
+    namespace: Option<String>,
     args: Vec<String>,
     variables: Vec<(String, String)>,
     process: Option<Process>,
@@ -105,7 +107,30 @@ impl Router {
         Self::start_at(Home::Own(tempfile::tempdir().unwrap()), None, flags, &[])
     }
 
+    /// As [`Router::start_with`], in a network namespace: nobody but a router that it connects to reaches
+    /// it.
+    #[must_use]
+    pub fn start_in_namespace(space: &Namespace, settings: &str) -> Self {
+        let text = format!("{{{COMMON}{settings}}}");
+        let home = Home::Own(tempfile::tempdir().unwrap());
+        let mut router = Self::prepare(home, Some(("weir.json5", &text)), &[], &[]);
+        router.namespace = Some(space.name.clone());
+        router.restart();
+        router
+    }
+
     fn start_at(
+        home: Home,
+        file: Option<(&str, &str)>,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let mut router = Self::prepare(home, file, flags, variables);
+        router.restart();
+        router
+    }
+
+    fn prepare(
         home: Home,
         file: Option<(&str, &str)>,
         flags: &[&str],
@@ -131,23 +156,38 @@ impl Router {
             .map(|(name, value)| ((*name).to_owned(), fill(value)))
             .collect();
         let greeting = Vec::new();
-        let mut router = Self {
+        Self {
             endpoint,
             rest,
             http,
             greeting,
+            namespace: None,
             args,
             variables,
             process: None,
             home,
-        };
-        router.restart();
-        router
+        }
     }
 
     /// Starts it again, on the same ports with the same data, and waits until it is ready.
     pub fn restart(&mut self) {
         let mut command = cli::command();
+        if let Some(name) = &self.namespace {
+            let program = command.get_program().to_owned();
+            let variables: Vec<_> = command
+                .get_envs()
+                .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
+                .collect();
+            // It becomes the program: a signal for the one is for the other.
+            command = Command::new("ip");
+            command.args(["netns", "exec", name]).arg(program);
+            for (name, value) in variables {
+                match value {
+                    Some(value) => command.env(name, value),
+                    None => command.env_remove(name),
+                };
+            }
+        }
         command
             .args(&self.args)
             .envs(self.variables.iter().cloned())
