@@ -200,18 +200,20 @@ impl Outbox for JournalOutbox {
     }
 
     fn pending(&mut self, before: u64, max: usize) -> Result<Vec<(Stretch, Summary)>, Unreadable> {
-        let found = self
-            .reader
-            .state
-            .lock()
-            .calendar
-            .pending(self.upstream, before, max);
-        if self.scope == Scope::All {
-            return Ok(found);
+        loop {
+            let state = self.reader.state.lock();
+            let found = state.calendar.pending(self.upstream, before, max);
+            drop(state);
+            if self.scope == Scope::All || found.is_empty() {
+                return Ok(found);
+            }
+            // What does not concern the scope is certified by this, so the next look finds other stretches.
+            let mut found = self.narrow(found)?;
+            if !found.is_empty() {
+                found.truncate(max);
+                return Ok(found);
+            }
         }
-        let mut found = self.narrow(found)?;
-        found.truncate(max);
-        Ok(found)
     }
 
     fn split(

@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod format;
 mod full;
 mod life;
 mod model;
@@ -28,6 +29,12 @@ use crate::{
 const SECOND: u64 = 1 << 32;
 const A: Source = [1; 16];
 const B: Source = [2; 16];
+
+/// A directory in memory where there is one: these tests sync thousands of times, and none of them is about
+/// what a real disk keeps.
+fn tempdir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
 
 fn entry(lane: u8, key: &str, source: Source, time: u64, payload: &str) -> Entry {
     Entry {

@@ -11,7 +11,7 @@ fn segment(
     entries: u32,
     payload: usize,
 ) -> (tempfile::TempDir, PathBuf, Vec<Vec<Entry>>) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open(dir.path());
     let mut all = Vec::new();
     for block in 0..blocks {

@@ -35,7 +35,7 @@ fn overfill(journal: &mut Journal, keys: u64) -> Vec<Entry> {
             "0123456789012345",
         );
         journal
-            .append(&kept(&[entry.clone()]), i * SECOND / 10)
+            .append(&kept(std::slice::from_ref(&entry)), i * SECOND / 10)
             .unwrap();
         all.push(entry);
         if i % 30 == 0 {
@@ -76,7 +76,7 @@ fn check_nothing_vanished(journal: &mut Journal, all: &[Entry]) -> Vec<Entry> {
 
 #[test]
 fn a_full_journal_refuses_what_comes() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open_with(small(dir.path(), OnFull::RejectNew));
     let all = overfill(&mut journal, 10);
     let found = check_nothing_vanished(&mut journal, &all);
@@ -100,7 +100,7 @@ fn a_full_journal_refuses_what_comes() {
 
 #[test]
 fn a_full_journal_drops_the_oldest() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open_with(small(dir.path(), OnFull::DropOldest));
     let all = overfill(&mut journal, 10);
     let found = check_nothing_vanished(&mut journal, &all);
@@ -128,7 +128,7 @@ fn a_full_journal_drops_the_oldest() {
 
 #[test]
 fn a_full_journal_drops_from_the_lowest_lane() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open_with(small(dir.path(), OnFull::DropLowestLane));
     let all = overfill(&mut journal, 10);
     check_nothing_vanished(&mut journal, &all);
@@ -140,7 +140,7 @@ fn a_full_journal_drops_from_the_lowest_lane() {
 
 #[test]
 fn a_full_journal_keeps_the_newest_of_each_key() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open_with(small(dir.path(), OnFull::Coalesce));
     let all = overfill(&mut journal, 10);
     let found = all_of(&mut journal);
@@ -178,7 +178,7 @@ fn a_full_journal_keeps_the_newest_of_each_key() {
 
 #[test]
 fn if_no_key_comes_twice_the_oldest_is_dropped() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open_with(small(dir.path(), OnFull::Coalesce));
     let all = overfill(&mut journal, 10_000);
     let found = check_nothing_vanished(&mut journal, &all);
@@ -192,7 +192,7 @@ fn if_no_key_comes_twice_the_oldest_is_dropped() {
 
 #[test]
 fn a_full_disk_refuses_keeps_what_it_has_and_drains() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let faults = Faults::none();
     let options = Options {
         segment_bytes: 4 << 10,
@@ -257,7 +257,7 @@ fn a_full_disk_refuses_keeps_what_it_has_and_drains() {
 
 #[test]
 fn a_full_disk_makes_room_if_that_is_wanted() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let faults = Faults::none();
     let options = Options {
         segment_bytes: 2 << 10,
@@ -285,7 +285,7 @@ fn a_full_disk_makes_room_if_that_is_wanted() {
 
 #[test]
 fn after_a_failed_sync_nothing_is_taken() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let faults = Faults::none();
     let mut journal = on(faults.files(), Options::new(dir.path()));
     let all: Vec<_> = (0..9u64).map(|i| entry(0, "a", A, i, "x")).collect();

@@ -7,7 +7,7 @@ use crate::{Appended, JournalError, inspect};
 
 #[test]
 fn what_is_appended_waits_until_it_is_certified() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open(dir.path());
     let (cloud, mut outbox) = cloud(&mut journal);
     let all: Vec<_> = (0..10u8)
@@ -73,7 +73,7 @@ fn what_is_appended_waits_until_it_is_certified() {
 #[test]
 fn a_reopened_journal_has_all_of_it_and_knows_of_no_certificate() {
     for is_closed in [true, false] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempdir();
         let mut journal = open(dir.path());
         let all: Vec<_> = (0..50u64)
             .map(|i| entry(0, &format!("k/{}", i % 7), A, i * SECOND / 7, "value"))
@@ -126,14 +126,18 @@ fn a_reopened_journal_has_all_of_it_and_knows_of_no_certificate() {
 
 #[test]
 fn what_comes_behind_the_mark_waits_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open(dir.path());
     let (cloud, mut outbox) = cloud(&mut journal);
     let first = entry(0, "a", A, 5, "1");
     let late = entry(0, "b", A, 6, "2");
-    journal.append(&kept(&[first.clone()]), 0).unwrap();
+    journal
+        .append(&kept(std::slice::from_ref(&first)), 0)
+        .unwrap();
     let mark = outbox.mark();
-    journal.append(&kept(&[late.clone()]), 0).unwrap();
+    journal
+        .append(&kept(std::slice::from_ref(&late)), 0)
+        .unwrap();
     journal.certified(cloud, &[always(A)], mark);
     assert_eq!(outbox.pending(SECOND, 9).unwrap()[0].1, sum(&[first, late]));
     assert_eq!(journal.trim(0).unwrap().segments, 0);
@@ -143,7 +147,7 @@ fn what_comes_behind_the_mark_waits_again() {
 
 #[test]
 fn every_upstream_has_to_certify_and_may_be_forgotten() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open(dir.path());
     let (cloud, _) = cloud(&mut journal);
     let depot = journal.upstream("depot").unwrap();
@@ -179,7 +183,7 @@ fn every_upstream_has_to_certify_and_may_be_forgotten() {
 
 #[test]
 fn what_is_certified_stays_for_a_while_if_that_is_wanted() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open_with(Options {
         keep: 60 * SECOND,
         ..Options::new(dir.path())
@@ -205,7 +209,7 @@ fn what_is_certified_stays_for_a_while_if_that_is_wanted() {
 
 #[test]
 fn what_is_too_old_is_given_up() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let options = Options {
         age: Some(60 * SECOND),
         ..Options::new(dir.path())
@@ -243,7 +247,7 @@ fn what_is_too_old_is_given_up() {
 
 #[test]
 fn what_a_rule_drops_is_in_the_sums_alone() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open(dir.path());
     let all: Vec<_> = (0..6u64).map(|i| entry(0, "a", A, i, "x")).collect();
     let mut batch = kept(&all);
@@ -281,7 +285,7 @@ fn what_a_rule_drops_is_in_the_sums_alone() {
 
 #[test]
 fn the_newest_of_a_key_may_stand_for_all() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open(dir.path());
     let all: Vec<_> = [3u64, 1, 5, 4, 9, 7]
         .map(|i| entry(1, "a", A, i, "x"))
@@ -304,7 +308,7 @@ fn the_newest_of_a_key_may_stand_for_all() {
 
 #[test]
 fn nobody_else_opens_it_meanwhile() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let journal = open(dir.path());
     let error = Journal::open(Options::new(dir.path()), &[], 0).unwrap_err();
     assert!(matches!(error, JournalError::Locked { .. }), "{error}");
@@ -314,7 +318,7 @@ fn nobody_else_opens_it_meanwhile() {
 
 #[test]
 fn what_cannot_wait_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open(dir.path());
     let mut unstamped = entry(0, "a", A, 5, "1");
     let KeptChange::Key(change) = &mut unstamped.change else {
@@ -341,7 +345,7 @@ fn what_cannot_wait_is_refused() {
 
 #[test]
 fn it_can_be_looked_at_while_it_is_open() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let options = Options {
         segment_bytes: 600,
         block_bytes: 200,

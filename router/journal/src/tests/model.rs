@@ -153,7 +153,7 @@ fn reopen(
 }
 
 fn run(steps: &[Step], stop_after: Option<i64>) -> Result<(), TestCaseError> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut faults = Faults::none();
     if let Some(steps) = stop_after {
         faults.stop_after(steps);

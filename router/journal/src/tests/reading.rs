@@ -9,7 +9,7 @@ use super::*;
 
 /// A journal with small blocks and segments: lane 0 has these, some of them in memory.
 fn journal(entries: &[Entry]) -> (tempfile::TempDir, Journal) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let options = Options {
         segment_bytes: 700,
         block_bytes: 200,
@@ -204,7 +204,7 @@ fn a_stretch_is_cut_by_seconds_and_then_by_time() {
 
 #[test]
 fn operations_wait_in_their_second() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempdir();
     let mut journal = open(dir.path());
     let all = [
         entry(0, "a/x", A, 5, "x"),
@@ -284,4 +284,81 @@ fn an_upstream_of_some_keys_is_asked_for_those() {
     // What does not concern it does not wait for it, the second of "other".
     let waiting = journal.status().upstreams[1].waiting;
     assert_eq!(waiting, 102);
+}
+
+#[test]
+fn what_does_not_concern_an_upstream_hides_nothing() {
+    let mut all = rows(100);
+    all.push(entry(3, "z", B, 70 * SECOND, "x"));
+    let (_dir, mut journal) = journal(&all);
+    let depot = journal.upstream("depot").unwrap();
+    let keys = KeySet::from(KeyPattern::parse("z").unwrap());
+    let mut outbox = journal.outbox(depot, Scope::Only(keys));
+    let pending = outbox.pending(u64::MAX, 1).unwrap();
+    assert_eq!(
+        pending,
+        [(
+            Stretch {
+                source: B,
+                from: 70 * SECOND,
+                to: 71 * SECOND
+            },
+            sum(&all[100..])
+        )]
+    );
+    assert_eq!(journal.status().upstreams[1].waiting, 1);
+}
+
+#[test]
+fn outboxes_read_while_the_journal_is_written_and_trimmed() {
+    const ROWS: u64 = 4000;
+    let dir = tempdir();
+    let options = Options {
+        segment_bytes: 4 << 10,
+        block_bytes: 512,
+        ..Options::new(dir.path())
+    };
+    let mut journal = open_with(options);
+    let (cloud, mut outbox) = cloud(&mut journal);
+    let reader = std::thread::spawn(move || {
+        // Each position is read once and in order, whatever happens to the files meanwhile.
+        let (mut found, mut from) = (Vec::new(), None);
+        while found.last() != Some(&(ROWS - 1)) {
+            let page = outbox
+                .page(0, Order::OldestFirst, from, &everything(), 0, 300)
+                .unwrap();
+            let times = page
+                .entries
+                .iter()
+                .map(|entry| counted(&entry.change).0.time);
+            found.extend(times);
+            from = page.next.or(found.last().map(|last| Position(last + 1)));
+            outbox.pending(u64::MAX, 9).unwrap();
+        }
+        found
+    });
+    for at in 0..ROWS / 20 {
+        let rows: Vec<_> = (at * 20..at * 20 + 20)
+            .map(|i| entry(0, &format!("k/{}", i % 7), A, i, "value"))
+            .collect();
+        journal.append(&kept(&rows), 0).unwrap();
+        journal.flush(at % 8 == 0).unwrap();
+        if at == ROWS / 40 {
+            // All is of one second: it goes at once.
+            let mark = journal.mark();
+            journal.certified(cloud, &[always(A)], mark);
+            journal.trim(0).unwrap();
+        }
+    }
+    let found = reader.join().unwrap();
+    assert!(
+        found.windows(2).all(|pair| pair[0] < pair[1]),
+        "in order, none twice"
+    );
+    let behind = found.iter().filter(|time| **time >= ROWS / 2 + 20).count() as u64;
+    assert_eq!(
+        behind,
+        ROWS / 2 - 20,
+        "nothing of what was not trimmed is missing"
+    );
 }
