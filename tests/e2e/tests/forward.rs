@@ -3,7 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-use std::{collections::BTreeMap, fs, ops::Range, path::Path, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    ops::Range,
+    path::Path,
+    thread,
+};
 
 use serde_json::{Value, json};
 use weir_e2e::{
@@ -555,6 +561,95 @@ fn many_links_drain_at_once() {
     });
     let got = cloud.python().get_all("v/**?_time=[now(-2h)..now()]");
     assert_eq!(got.samples.len() as u64, LINKS * EACH);
+}
+
+#[test]
+fn a_journal_that_is_full_and_may_drop_nothing_says_so() {
+    let tunnel = Tunnel::start(r#"budget: { bytes: "1MiB" }, on_full: "reject-new""#);
+    tunnel.wait("they have met", |status| status["state"] == "up");
+    tunnel.cut();
+    let mut client = tunnel.edge.python();
+    let offered = tunnel.put(&mut client, 0..40_000);
+    let status = tunnel.wait("all came", |status| {
+        number(&status["appended"]) + number(&status["rejected"]) == 40_000
+    });
+    let kept = number(&status["appended"]);
+    assert!(kept > 5_000, "{status}");
+    assert_eq!(status["queued"]["records"], kept, "{status}");
+    let ask = json!({ "selector": "v/42/topic0/0?_put", "value": packed(vec![b'x'; 65_536]), "target": "all" });
+    let got = client.get_with(ask);
+    assert!(got.errors[0].contains("the journal is full"), "{got:?}");
+    tunnel.line.mend();
+    tunnel.wait_drained();
+    // Which of those that came when it was nearly full found room is no matter.
+    let held = tunnel.held();
+    assert_eq!(held.len() as u64, kept);
+    let offered: BTreeSet<Record> = offered.into_iter().collect();
+    assert!(held.iter().all(|record| offered.contains(record)));
+}
+
+#[test]
+fn a_sensor_that_two_vehicles_hear_is_stored_once() {
+    let cloud = Router::start_with(
+        r#"id: "c1", storages: { s: { key_expr: "v/**", backend: "rocksdb", history: "all" } },"#,
+    );
+    let vehicle = |id: &str| {
+        let line = Line::to(&cloud.endpoint);
+        let router = Router::start_with(&format!(
+            r#"id: "{id}", connect: {{ endpoints: ["{}"] }},
+            forward: {{ cloud: {{ key_expr: "v/**", period: "300ms", keep: "0s" }} }},"#,
+            line.endpoint
+        ));
+        (router, line)
+    };
+    let vehicles = [vehicle("41"), vehicle("42")];
+    let wait = |router: &Router, what: &str, is_it: &dyn Fn(&Value) -> bool| {
+        until(what, || {
+            let key = format!("@weir/{}/forward/cloud", router.id());
+            let status = router.rest_value(&key).unwrap();
+            is_it(&status).then_some(()).ok_or(status.to_string())
+        });
+    };
+    let begin = hour_ago();
+    let mut expected = Vec::new();
+    for (router, line) in &vehicles {
+        wait(router, "it has met the cloud", &|status| {
+            status["state"] == "up"
+        });
+        line.cut();
+        wait(router, "it is alone", &|status| status["state"] == "down");
+        // Both hear this one; each also hears another.
+        expected = put(&mut router.python(), begin, 0..3_000);
+        let own = |n: u64| {
+            let at = begin + n * SECOND / 1_000;
+            json!({ "key": format!("v/own/{}", router.id()), "value": packed(value(n)),
+                "encoding": "application/json", "at": at })
+        };
+        router
+            .python()
+            .puts(&(0..1_000).map(own).collect::<Vec<_>>());
+        wait(router, "all is kept", &|status| {
+            status["queued"]["records"] == 4_000
+        });
+    }
+    for (_, line) in &vehicles {
+        line.mend();
+    }
+    for (router, _) in &vehicles {
+        wait(router, "it is drained", &|status| {
+            status["state"] == "up" && status["queued"]["records"] == 0
+        });
+    }
+    let mut client = cloud.python();
+    let got = client.get_all("v/42/**?_time=[now(-2h)..now()]");
+    let record = |sample: weir_e2e::Sample| (sample.key, sample.timestamp.unwrap(), sample.value);
+    let mut held: Vec<Record> = got.samples.into_iter().map(record).collect();
+    held.sort();
+    expected.sort();
+    assert_eq!(held.len(), expected.len());
+    assert!(held == expected);
+    let own = client.get_all("v/own/**?_time=[now(-2h)..now()]");
+    assert_eq!(own.samples.len(), 2_000);
 }
 
 #[test]
