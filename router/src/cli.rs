@@ -20,6 +20,7 @@ use crate::client::{Outcome, Streams};
 pub mod check;
 mod failure;
 mod generate;
+mod journal;
 pub mod logging;
 mod policy;
 mod run;
@@ -27,6 +28,7 @@ pub mod settings;
 
 use check::{CheckArgs, ConfigArgs};
 use generate::{CompletionsArgs, ManArgs};
+use journal::JournalArgs;
 use logging::{LogArgs, Voice};
 use policy::PolicyArgs;
 use run::RunArgs;
@@ -92,6 +94,8 @@ enum Command {
     Storage(StorageArgs),
     /// List links and watch them drain
     Forward(ForwardArgs),
+    /// Look into a link's journal, check it, print its samples
+    Journal(JournalArgs),
     /// Write, test, build, measure and sign WebAssembly modules that decide, and list those that serve
     Policy(PolicyArgs),
     /// Check a configuration: every mistake at once, with file, line and column
@@ -133,6 +137,7 @@ impl Cli {
             Command::Forward(args) => {
                 client(async |streams| forward::forward(&args, streams).await)
             }
+            Command::Journal(args) => print(|streams| journal::journal(&args, streams)),
             Command::Policy(args) => policy::policy(&args, self.log.color),
             Command::Check(args) => print(|streams| check::check(*args, self.log.color, streams)),
             Command::Config(args) => print(|streams| check::config(args, self.log.color, streams)),
@@ -155,6 +160,7 @@ impl Command {
             | Self::Status(_)
             | Self::Storage(_)
             | Self::Forward(_)
+            | Self::Journal(_)
             | Self::Policy(_)
             | Self::Check(_)
             | Self::Config(_)

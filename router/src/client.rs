@@ -32,7 +32,8 @@ pub mod verify;
 
 pub use ack::Durability;
 pub use format::Format;
-pub(crate) use table::printable;
+pub(crate) use format::{Printer, Row};
+pub(crate) use table::{Table, printable};
 
 /// How long a put or delete that nobody acknowledges waits for the router to have taken it.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
