@@ -482,7 +482,8 @@ fn a_depot_carries_on_what_vehicles_bring() {
     line.cut();
     wait(&vehicle, "it is alone", &|status| status["state"] == "down");
     let begin = hour_ago();
-    let mut expected = put(&mut vehicle.python(), begin, 0..5_000);
+    let mut client = vehicle.python();
+    let mut expected = put(&mut client, begin, 0..5_000);
     wait(&vehicle, "all is kept", &|status| {
         status["queued"]["records"] == 5_000
     });
@@ -553,7 +554,8 @@ fn many_links_drain_at_once() {
         json!({ "key": format!("v/{}/x", n % LINKS), "value": packed(value(n)), "at": at })
     };
     let samples: Vec<Value> = (0..LINKS * EACH).map(sample).collect();
-    edge.python().puts(&samples);
+    let mut client = edge.python();
+    client.puts(&samples);
     all("all is kept", &|link| link["queued"]["records"] == EACH);
     line.mend();
     all("all are drained", &|link| {
@@ -619,15 +621,14 @@ fn a_sensor_that_two_vehicles_hear_is_stored_once() {
         line.cut();
         wait(router, "it is alone", &|status| status["state"] == "down");
         // Both hear this one; each also hears another.
-        expected = put(&mut router.python(), begin, 0..3_000);
+        let mut client = router.python();
+        expected = put(&mut client, begin, 0..3_000);
         let own = |n: u64| {
             let at = begin + n * SECOND / 1_000;
             json!({ "key": format!("v/own/{}", router.id()), "value": packed(value(n)),
                 "encoding": "application/json", "at": at })
         };
-        router
-            .python()
-            .puts(&(0..1_000).map(own).collect::<Vec<_>>());
+        client.puts(&(0..1_000).map(own).collect::<Vec<_>>());
         wait(router, "all is kept", &|status| {
             status["queued"]["records"] == 4_000
         });
