@@ -41,6 +41,10 @@ pub(crate) struct Cell {
 #[derive(Debug, Default)]
 pub(crate) struct Calendar {
     cells: BTreeMap<Slot, Cell>,
+    /// A bit for each upstream that has to certify.
+    required: u64,
+    /// How many entries wait for one of them.
+    waiting: u64,
     /// The last second of each source of which everything was given back. What lies before it was not
     /// always empty, so no stretch is drawn over it.
     forgotten: HashMap<Source, u32>,
@@ -72,6 +76,13 @@ impl Cell {
     }
 }
 
+impl Cell {
+    /// How many entries of it wait.
+    const fn weight(&self, required: u64) -> u64 {
+        if self.waits(required) { self.kept } else { 0 }
+    }
+}
+
 impl Parts {
     fn cover(&mut self, part: (u64, u64)) {
         let at = self.covered.partition_point(|other| *other < part);
@@ -87,13 +98,26 @@ impl Parts {
 }
 
 impl Calendar {
+    /// Who has to certify from now on. Costs a look at every cell.
+    pub(crate) fn require(&mut self, required: u64) {
+        self.required = required;
+        self.waiting = self.cells.values().map(|cell| cell.weight(required)).sum();
+    }
+
+    /// How many entries wait for one of those who have to certify.
+    pub(crate) const fn depth(&self) -> u64 {
+        self.waiting
+    }
+
     /// Adds what was appended: by then `mark` had been. Whoever has certified the second has not seen it.
     pub(crate) fn add(&mut self, slot: Slot, added: Sums, mark: u64) {
         let cell = self.cells.entry(slot).or_default();
+        self.waiting -= cell.weight(self.required);
         cell.all += added.all;
         cell.kept += u64::from(added.kept);
         cell.last = cell.last.max(mark);
         cell.certified = 0;
+        self.waiting += cell.weight(self.required);
     }
 
     /// A segment has something of this second from now on.
@@ -106,7 +130,9 @@ impl Calendar {
         let Some(cell) = self.cells.get_mut(&slot) else {
             return;
         };
+        self.waiting -= cell.weight(self.required);
         cell.kept = cell.kept.saturating_sub(u64::from(kept));
+        self.waiting += cell.weight(self.required);
         cell.holders = cell.holders.saturating_sub(1);
         if cell.holders == 0 {
             self.cells.remove(&slot);
@@ -118,7 +144,9 @@ impl Calendar {
     /// So many entries of this second are no longer kept by a segment that goes on.
     pub(crate) fn thin(&mut self, slot: Slot, fewer: u32) {
         if let Some(cell) = self.cells.get_mut(&slot) {
+            self.waiting -= cell.weight(self.required);
             cell.kept = cell.kept.saturating_sub(u64::from(fewer));
+            self.waiting += cell.weight(self.required);
         }
     }
 
@@ -138,7 +166,9 @@ impl Calendar {
             .map(|(_, cell)| cell)
         {
             if cell.last <= mark {
+                self.waiting -= cell.weight(self.required);
                 cell.certified |= upstream;
+                self.waiting += cell.weight(self.required);
             }
         }
         let first = second_of(stretch.from);
@@ -173,7 +203,9 @@ impl Calendar {
         }
         parts.cover(part);
         if parts.covered == [(from, to)] {
+            self.waiting -= cell.weight(self.required);
             cell.certified |= upstream;
+            self.waiting += cell.weight(self.required);
             self.parts.remove(&(upstream, slot));
         }
     }
@@ -184,6 +216,7 @@ impl Calendar {
         for cell in self.cells.values_mut() {
             cell.certified &= !upstream;
         }
+        self.require(self.required);
     }
 
     /// What waits for an upstream, whole seconds before `before`, as long stretches as there are.

@@ -174,6 +174,7 @@ impl Journal {
             None => return Err(JournalError::Upstreams),
         };
         state.upstreams[at] = Some(name.to_owned());
+        state.require();
         Ok(Upstream(
             u8::try_from(at).map_err(|_| JournalError::Upstreams)?,
         ))
@@ -183,12 +184,14 @@ impl Journal {
     pub fn forget_upstream(&mut self, upstream: Upstream) {
         let mut state = self.lock();
         state.reset(upstream.bit());
+        state.caches.remove(&upstream.bit());
         if let Some(name) = state.upstreams.get_mut(usize::from(upstream.0)) {
             *name = None;
         }
+        state.require();
     }
 
-    /// What waits for an upstream, as its link sees it.
+    /// What waits for an upstream, as its link sees it. Cheap: what one has read is left for the next.
     #[must_use]
     pub fn outbox(&self, upstream: Upstream, scope: Scope) -> JournalOutbox {
         JournalOutbox::new(self.state.clone(), upstream.bit(), scope)
@@ -258,6 +261,13 @@ impl Journal {
     #[must_use]
     pub fn status(&self) -> Status {
         self.lock().status()
+    }
+
+    /// How many entries wait for an upstream, and the bytes of all segments. Costs next to nothing.
+    #[must_use]
+    pub fn depth(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.calendar.depth(), state.total())
     }
 
     /// How much has been appended.
@@ -365,6 +375,11 @@ impl Upstream {
 }
 
 impl State {
+    fn require(&mut self) {
+        let required = self.required();
+        self.calendar.require(required);
+    }
+
     fn reset(&mut self, upstream: u64) {
         self.calendar.reset(upstream);
         self.lost.reset(upstream);

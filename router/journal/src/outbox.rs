@@ -39,8 +39,13 @@ pub struct JournalOutbox {
     /// One bit.
     upstream: u64,
     scope: Scope,
-    /// Of the scope: what was read of a second, and how much had been appended when its last was.
-    sums: HashMap<Slot, (u64, Second)>,
+}
+
+/// Of a scope: what was read of a second, and how much had been appended when its last was.
+#[derive(Debug, Default)]
+pub(crate) struct ScopeSums {
+    scope: Scope,
+    seconds: HashMap<Slot, (u64, Second)>,
 }
 
 /// What the scope has of a second.
@@ -52,11 +57,17 @@ struct Second {
 
 impl JournalOutbox {
     pub(crate) fn new(state: Arc<Mutex<State>>, upstream: u64, scope: Scope) -> Self {
+        let mut cache = state.lock().caches.remove(&upstream).unwrap_or_default();
+        if cache.sums.scope != scope {
+            cache.sums = ScopeSums {
+                scope: scope.clone(),
+                seconds: HashMap::new(),
+            };
+        }
         Self {
-            reader: Reader::new(state),
+            reader: Reader::new(state, cache),
             upstream,
             scope,
-            sums: HashMap::new(),
         }
     }
 
@@ -124,10 +135,9 @@ impl JournalOutbox {
                 .filter(|(then, _)| *then == last);
             sums.map(|(_, second)| *second)
         };
-        if cells
-            .iter()
-            .any(|(second, cell)| known(&self.sums, *second, cell.last()).is_none())
-        {
+        if cells.iter().any(|(second, cell)| {
+            known(&self.reader.cache.sums.seconds, *second, cell.last()).is_none()
+        }) {
             let mut read: BTreeMap<u32, Second> = BTreeMap::new();
             self.each(stretch, &mut |row| {
                 let second = read.entry(second_of(stamp_of(&row).time)).or_default();
@@ -136,17 +146,23 @@ impl JournalOutbox {
                     None => second.operations += 1,
                 }
             })?;
-            if self.sums.len() + cells.len() > SUMS_MAX {
-                self.sums.clear();
+            if self.reader.cache.sums.seconds.len() + cells.len() > SUMS_MAX {
+                self.reader.cache.sums.seconds.clear();
             }
             for (second, cell) in &cells {
                 let found = read.get(second).copied().unwrap_or_default();
-                self.sums
+                self.reader
+                    .cache
+                    .sums
+                    .seconds
                     .insert((stretch.source, *second), (cell.last(), found));
             }
         }
         let second = |(at, cell): &(u32, crate::calendar::Cell)| {
-            (*at, known(&self.sums, *at, cell.last()).unwrap_or_default())
+            (
+                *at,
+                known(&self.reader.cache.sums.seconds, *at, cell.last()).unwrap_or_default(),
+            )
         };
         Ok(cells.iter().map(second).collect())
     }
@@ -191,6 +207,15 @@ impl JournalOutbox {
             narrowed.extend(open);
         }
         Ok(narrowed)
+    }
+}
+
+impl Drop for JournalOutbox {
+    fn drop(&mut self) {
+        let cache = std::mem::take(&mut self.reader.cache);
+        let mut state = self.reader.state.lock();
+        // What was superseded by another outbox meanwhile is as good.
+        state.caches.insert(self.upstream, cache);
     }
 }
 

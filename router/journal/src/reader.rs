@@ -15,6 +15,7 @@ use weir_core::mirror::Unreadable;
 use crate::{
     block::{Block, Head},
     options::Damaged,
+    outbox::ScopeSums,
     recovery::{keep_aside, read_at, read_trailer, scan, usize_of},
     segment::{self, INDEX_LEN, Info},
     state::{Segment, State},
@@ -29,13 +30,27 @@ pub(crate) enum Seek {
     Before(u64),
 }
 
-/// See the module. It keeps the file and the index that it has used last.
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) state: Arc<Mutex<State>>,
     dir: PathBuf,
+    pub(crate) cache: Cache,
+}
+
+/// The file and the index that were used last, and sums that were read.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
     file: Option<(FileId, File)>,
     index: Option<(FileId, Vec<Info>)>,
+    pub(crate) sums: ScopeSums,
+}
+
+impl Cache {
+    /// Closes a file if it is the one.
+    pub(crate) fn close(&mut self, segment: u64) {
+        self.file.take_if(|((id, _), _)| *id == segment);
+    }
 }
 
 /// Segment and generation.
@@ -52,14 +67,9 @@ enum Found {
 }
 
 impl Reader {
-    pub(crate) fn new(state: Arc<Mutex<State>>) -> Self {
+    pub(crate) fn new(state: Arc<Mutex<State>>, cache: Cache) -> Self {
         let dir = state.lock().options.dir.clone();
-        Self {
-            state,
-            dir,
-            file: None,
-            index: None,
-        }
+        Self { state, dir, cache }
     }
 
     /// The next block of a lane whose head is wanted. A segment is asked about as if it were a block. One
@@ -116,15 +126,20 @@ impl Reader {
 
     /// The index of a closed segment; `None` if it is gone meanwhile.
     fn index(&mut self, lane: u8, id: FileId, name: &str) -> Result<Option<&[Info]>, Unreadable> {
-        if self.index.as_ref().is_none_or(|(known, _)| *known != id) {
+        if self
+            .cache
+            .index
+            .as_ref()
+            .is_none_or(|(known, _)| *known != id)
+        {
             let Some(file) = self.open(lane, id, name)? else {
                 return Ok(None);
             };
             let blocks =
                 read_index(file, name, lane, id.0).map_err(|error| unreadable(name, &error))?;
-            self.index = Some((id, blocks));
+            self.cache.index = Some((id, blocks));
         }
-        Ok(self.index.as_ref().map(|(_, blocks)| &blocks[..]))
+        Ok(self.cache.index.as_ref().map(|(_, blocks)| &blocks[..]))
     }
 
     /// The bytes of a block; `None` if its segment is gone meanwhile.
@@ -147,9 +162,14 @@ impl Reader {
     }
 
     fn open(&mut self, lane: u8, id: FileId, name: &str) -> Result<Option<&File>, Unreadable> {
-        if self.file.as_ref().is_none_or(|(known, _)| *known != id) {
+        if self
+            .cache
+            .file
+            .as_ref()
+            .is_none_or(|(known, _)| *known != id)
+        {
             match File::open(self.dir.join(name)) {
-                Ok(file) => self.file = Some((id, file)),
+                Ok(file) => self.cache.file = Some((id, file)),
                 Err(error) => {
                     let state = self.state.lock();
                     let segment = state.lane(lane).segments.get(&id.0);
@@ -160,7 +180,7 @@ impl Reader {
                 }
             }
         }
-        Ok(self.file.as_ref().map(|(_, file)| file))
+        Ok(self.cache.file.as_ref().map(|(_, file)| file))
     }
 
     fn set_aside(&self, lane: u8, id: u64, file: String, info: Info, why: String, bytes: &[u8]) {

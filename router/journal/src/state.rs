@@ -1,7 +1,7 @@
 //! What is in memory of a journal: the writer changes it, outboxes look at it, each holding the lock for
 //! as long as memory takes and no file.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use weir_core::{
@@ -18,6 +18,7 @@ use crate::{
     lost::LostList,
     newest::Newest,
     options::{Damaged, LaneStatus, Options, one},
+    reader::Cache,
     segment::{HEADER_LEN, INDEX_LEN, Info, SUMS_LEN, TRAILER_LEN},
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct State {
     /// Bytes of blocks that are not written yet.
     pub(crate) unwritten: u64,
     pub(crate) poisoned: Option<String>,
+    /// What outboxes that are no more have left for the next of their upstream.
+    pub(crate) caches: HashMap<u64, Cache>,
 }
 
 /// A lane: its segments, and the block that is being filled.
@@ -131,6 +134,7 @@ impl State {
             bytes: 0,
             unwritten: 0,
             poisoned: None,
+            caches: HashMap::new(),
         }
     }
 
@@ -292,6 +296,10 @@ impl State {
             lane.builder.clear();
         }
         lane.jobs.retain(|job| job.id() != id);
+        // A file that somebody has open keeps its room on the disk.
+        for cache in self.caches.values_mut() {
+            cache.close(id);
+        }
         self.bytes -= segment.bytes;
         self.unwritten -= segment
             .unwritten
