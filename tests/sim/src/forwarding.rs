@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod costs;
 mod journal;
+mod network;
 mod reached;
 mod scenario;
 mod upstream;
