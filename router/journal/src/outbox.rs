@@ -252,7 +252,7 @@ impl Outbox for JournalOutbox {
         } else {
             Vec::new()
         };
-        if seconds.len() > 1 {
+        if seconds.len() > 1 || (is_whole && parts <= 1) {
             let cells: Vec<_> = seconds
                 .iter()
                 .map(|(at, it)| (times_of(*at).0, it.all))

@@ -119,6 +119,9 @@ fn check_all(
     model: &Model,
     sure: usize,
 ) -> Result<Vec<Vec<Entry>>, TestCaseError> {
+    let status = journal.status();
+    let waiting = status.lanes.iter().map(|lane| lane.waiting).sum();
+    prop_assert_eq!(journal.depth(), (waiting, status.bytes));
     let lanes = lanes_of(journal);
     for (lane, found) in (0..).zip(&lanes) {
         model.check(lane, found, sure)?;

@@ -200,6 +200,19 @@ fn a_stretch_is_cut_by_seconds_and_then_by_time() {
     }
     assert_eq!(open.len(), 100);
     assert_eq!(outbox.split(&pending[1].0, 16).unwrap(), pending[1..]);
+    // Into one part is to ask for the sum, in which is also what was dropped.
+    let mut dropped = kept(&[entry(0, "d", A, SECOND + 7, "x")]);
+    dropped[0].keep = Keep::Drop(1);
+    journal.append(&dropped, 0).unwrap();
+    for (from, to, count) in [(1, 2, 11), (0, 10, 101), (1, 3, 21)] {
+        let stretch = Stretch {
+            source: A,
+            from: from * SECOND,
+            to: to * SECOND,
+        };
+        let one = outbox.split(&stretch, 1).unwrap();
+        assert_eq!((one.len(), one[0].0, one[0].1.count), (1, stretch, count));
+    }
 }
 
 #[test]
