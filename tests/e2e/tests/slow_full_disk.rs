@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use weir_e2e::{
     Client, Router, http,
+    line::Line,
     mortal::{Ledger, Operation},
     python::packed,
     rng::Rng,
@@ -249,4 +250,74 @@ fn puts_that_nobody_can_refuse_wait_in_the_spool_until_there_is_room() {
         .collect();
     assert_eq!(stored.len(), expected.len(), "{:?}", got.errors);
     assert!(stored == expected, "values differ");
+}
+
+/// What a link's status says, once it is as it should be.
+fn wait_link(edge: &Router, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    until_within(RECOVERY, what, || {
+        let status = edge.rest_value("@weir/ed/forward/cloud");
+        let status = status.ok_or("no such link")?;
+        is_it(&status)
+            .then(|| status.clone())
+            .ok_or(status.to_string())
+    })
+}
+
+#[test]
+fn a_journal_on_a_full_disk_gives_up_the_oldest_says_so_and_drains() {
+    const SAMPLES: u64 = 40_000;
+    let Some(disk) = SmallDisk::mount(4) else {
+        return;
+    };
+    let cloud = Router::start_with(
+        r#"id: "c1", storages: { s: {
+            key_expr: "v/**", backend: "rocksdb", history: "all", dir: "$DIR/s", mirror: false } },"#,
+    );
+    let line = Line::to(&cloud.endpoint);
+    let edge = Router::start_with(&format!(
+        r#"id: "ed", connect: {{ endpoints: ["{}"] }},
+        forward: {{ cloud: {{ key_expr: "v/**", dir: "{}", period: "500ms", keep: "0s" }} }},"#,
+        line.endpoint,
+        disk.path().join("journal").display(),
+    ));
+    wait_link(&edge, "they have met", |status| status["state"] == "up");
+    line.cut();
+    wait_link(&edge, "it is alone", |status| status["state"] == "down");
+    let mut rng = Rng::from_environment();
+    let mut client = edge.python();
+    // Nothing compresses these: some 10 MB on a disk of 4.
+    for first in (0..SAMPLES).step_by(1_000) {
+        let put =
+            |n: u64| json!({ "key": format!("v/{}", n % 50), "value": packed(rng.bytes(256)) });
+        let puts: Vec<Value> = (first..first + 1_000).map(put).collect();
+        client.puts(&puts);
+    }
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let lost = |status: &Value| -> u64 {
+        let lost = status["lost"].as_array().unwrap();
+        lost.iter().map(|lost| number(&lost["records"])).sum()
+    };
+    let status = wait_link(
+        &edge,
+        "all of it was kept, or is known to be lost",
+        |status| number(&status["queued"]["records"]) + lost(status) == SAMPLES,
+    );
+    let kept = number(&status["queued"]["records"]);
+    assert!(
+        lost(&status) > SAMPLES / 4 && kept > SAMPLES / 10,
+        "{status}"
+    );
+    // It drains without a byte of room.
+    disk.fill(0);
+    line.mend();
+    wait_link(&edge, "it is drained", |status| {
+        status["state"] == "up" && number(&status["queued"]["records"]) == 0
+    });
+    let got = cloud.python().get_all("v/**?_time=[now(-1h)..now()]");
+    assert_eq!(got.samples.len() as u64, kept);
+    client.put("v/0", "again");
+    wait_link(&edge, "what comes is kept again", |status| {
+        number(&status["appended"]) + number(&status["rejected"]) > SAMPLES
+            && number(&status["queued"]["records"]) == 0
+    });
 }
