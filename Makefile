@@ -22,10 +22,10 @@ WEIR_BENCH_STOCK ?= $(CARGO_TARGET_DIR)/stock
 WEIR_BENCH_POLICIES ?= $(CARGO_TARGET_DIR)/guests/wasm
 # Tests and benchmarks are told in the environment; `run` is not, because the router reads its
 # settings from variables that begin like these.
-test test-slow bench demo demo-mirror: export WEIR_BIN := $(WEIR_BIN)
-test test-slow demo demo-mirror: export WEIR_PYTHON := $(WEIR_PYTHON)
+test test-slow bench demo demo-mirror demo-tunnel: export WEIR_BIN := $(WEIR_BIN)
+test test-slow demo demo-mirror demo-tunnel: export WEIR_PYTHON := $(WEIR_PYTHON)
 bench bench-stock: export WEIR_BENCH_STOCK := $(WEIR_BENCH_STOCK)
-bench bench-stock demo-mirror: export WEIR_BENCH_POLICIES := $(WEIR_BENCH_POLICIES)
+bench bench-stock demo-mirror demo-tunnel: export WEIR_BENCH_POLICIES := $(WEIR_BENCH_POLICIES)
 
 # In CI a warning is an error and Cargo.lock must already be right.
 LOCKED := $(if $(CI),--locked)
@@ -68,6 +68,12 @@ demo-mirror: setup venv ## Two mirrored routers, a flight, a line that breaks, a
 	cargo build --release -p weir $(LOCKED)
 	policies/build --out $(WEIR_BENCH_POLICIES) policies/resolve/grow-only-set
 	$(WEIR_PYTHON) examples/mirror/demo.py $(DEMO)
+
+.PHONY: demo-tunnel
+demo-tunnel: setup venv ## A vehicle in a tunnel: the cable pulled and put back, and both ends compared; DEMO="--tunnel 60"
+	cargo build --release -p weir $(LOCKED)
+	policies/build --out $(WEIR_BENCH_POLICIES) policies/prioritize/alarms-first
+	$(WEIR_PYTHON) examples/tunnel/demo.py $(DEMO)
 
 ##@ Check
 
