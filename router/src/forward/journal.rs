@@ -26,7 +26,7 @@ use crate::{convert, mirror::hello::Address};
 /// Pauses between tries to open it.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How old may be what is told of its depth: looking costs what it has.
+/// How old may be what is told of its depth: to look, the journal has to be free.
 const DEPTH_EVERY: Duration = Duration::from_millis(100);
 
 /// A journal that may not be open.
@@ -233,9 +233,11 @@ impl SharedJournal {
     pub(super) fn depth(&self) -> (u64, u64) {
         let mut depth = self.depth.lock();
         if depth.0.elapsed() >= DEPTH_EVERY {
-            let status = self.status();
-            let waiting = status.lanes.iter().map(|lane| lane.waiting).sum();
-            *depth = (Instant::now(), waiting, status.bytes);
+            let (waiting, bytes) = self
+                .get()
+                .map(|open| open.journal.lock().depth())
+                .unwrap_or_default();
+            *depth = (Instant::now(), waiting, bytes);
         }
         (depth.1, depth.2)
     }
