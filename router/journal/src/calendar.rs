@@ -61,6 +61,9 @@ struct Parts {
     covered: Vec<(u64, u64)>,
 }
 
+/// Sources whose last forgotten second is known. Without it stretches are drawn over what was there: they
+/// differ, and are cut.
+const FORGOTTEN_MAX: usize = 16 << 10;
 /// A link cuts a few seconds at a time; what is forgotten here is asked again.
 const PARTS_MAX: usize = 1024;
 
@@ -136,6 +139,9 @@ impl Calendar {
         cell.holders = cell.holders.saturating_sub(1);
         if cell.holders == 0 {
             self.cells.remove(&slot);
+            if self.forgotten.len() >= FORGOTTEN_MAX {
+                self.forgotten.clear();
+            }
             let forgotten = self.forgotten.entry(slot.0).or_default();
             *forgotten = slot.1.max(*forgotten);
         }

@@ -78,3 +78,9 @@ pub(crate) fn is_no_room(error: &io::Error) -> bool {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
 }
+
+/// Whether a read failed because the disk has lost what it had: it fails the next time, too.
+pub(crate) fn is_bad_medium(error: &io::Error) -> bool {
+    // Rust has no name for EIO, which is 5 on every Unix.
+    error.raw_os_error() == Some(5)
+}

@@ -331,11 +331,7 @@ impl Journal {
             }
             if let Keep::Drop(reason) = waiting.keep {
                 appended.dropped += 1;
-                *state
-                    .lane_mut(entry.lane)
-                    .dropped
-                    .entry(reason)
-                    .or_default() += 1;
+                state.lane_mut(entry.lane).count_dropped(reason);
                 state.pass(entry.lane, counted, now);
                 continue;
             }

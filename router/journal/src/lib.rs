@@ -24,8 +24,9 @@
 //!   longer in them: such a second differs, and is compared by what is kept of it.
 //! - No certificate is written down: after a restart everything that is kept waits again.
 //!
-//! Memory: some 120 bytes for each second of each source that is kept (an hour of one source is 0.4 MB),
-//! 24 for each that a segment has, a block for each lane, and the index of one segment for each outbox.
+//! Memory: some 200 bytes for each second of each source that is kept (an hour of one source is 0.7 MB), a
+//! block for each lane, and the index of one segment for each upstream. It does not depend on how much there
+//! is in a second.
 //!
 //! # Files
 //!

@@ -170,7 +170,7 @@ pub struct LaneStatus {
     pub expired: u64,
     /// Entries of which there was a newer one.
     pub coalesced: u64,
-    /// Entries that a rule dropped, by its reason.
+    /// Entries that a rule dropped, by its reason; reasons beyond 256 come under the greatest number.
     pub dropped: Vec<(u32, u64)>,
 }
 

@@ -14,6 +14,7 @@ use weir_core::mirror::Unreadable;
 
 use crate::{
     block::{Block, Head},
+    error::is_bad_medium,
     options::Damaged,
     outbox::ScopeSums,
     recovery::{keep_aside, read_at, read_trailer, scan, usize_of},
@@ -155,8 +156,10 @@ impl Reader {
         };
         match read_at(file, info.offset, usize_of(info.head.len())) {
             Ok(bytes) => Ok(Some(Bytes::from(bytes))),
-            // It was cut behind our back: as good as damaged.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(Bytes::new())),
+            // It was cut behind our back, or the disk has lost it: as good as damaged.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || is_bad_medium(&error) => {
+                Ok(Some(Bytes::new()))
+            }
             Err(error) => Err(unreadable(name, &error)),
         }
     }

@@ -15,7 +15,7 @@ use weir_core::{change::KeptChange, ledger::Item, version::Stamp};
 use crate::{
     block::{Block, Damage, Head, MAGIC, Row},
     calendar::{Slot, Sums, slot_of},
-    error::{JournalError, Result, is_no_room},
+    error::{JournalError, Result, is_bad_medium, is_no_room},
     files,
     lost::LostList,
     options::{Damaged, Recovery, one},
@@ -55,7 +55,16 @@ pub(crate) fn recover(state: &mut State, files: &dyn files::Files) -> Result<Rec
     names.sort_unstable();
     read_lost(state, &dir, files, &mut recovery)?;
     for (lane, id) in names {
-        take_over(state, lane, id, &mut recovery)?;
+        match take_over(state, lane, id, &mut recovery) {
+            // One bad place on the disk costs its segment, not the journal.
+            Err(JournalError::Io { path, source }) if is_bad_medium(&source) => {
+                let path = path.display();
+                let left = format!("{path} cannot be read ({source}); it is left as it is");
+                recovery.repaired.push(left);
+                state.next_segment = state.next_segment.max(id + 1);
+            }
+            other => other?,
+        }
     }
     Ok(recovery)
 }

@@ -22,6 +22,9 @@ use crate::{
     segment::{HEADER_LEN, INDEX_LEN, Info, SUMS_LEN, TRAILER_LEN},
 };
 
+/// Reasons for dropping that are told apart: a policy's numbers could be any.
+const REASONS_MAX: usize = 256;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -418,6 +421,17 @@ impl Lane {
             dropped: BTreeMap::new(),
             expired_to: 0,
         }
+    }
+
+    /// Counts by reason; those beyond some come under the greatest number.
+    pub(crate) fn count_dropped(&mut self, reason: u32) {
+        let is_new = !self.dropped.contains_key(&reason);
+        let reason = if is_new && self.dropped.len() >= REASONS_MAX {
+            u32::MAX
+        } else {
+            reason
+        };
+        *self.dropped.entry(reason).or_default() += 1;
     }
 
     fn open_segment(&mut self) -> Option<&mut Segment> {

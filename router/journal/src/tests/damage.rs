@@ -196,3 +196,31 @@ fn another_version_is_refused_and_left_alone() {
     assert_eq!(fs::read(&path).unwrap(), bytes);
     assert!(inspect::verify(dir.path()).is_err());
 }
+
+#[test]
+fn a_damaged_list_of_what_was_given_up_begins_anew() {
+    let dir = tempdir();
+    let options = Options {
+        age: Some(SECOND),
+        ..Options::new(dir.path())
+    };
+    let mut journal = open_with(options);
+    journal
+        .append(&kept(&[entry(0, "a", A, 5, "x")]), 0)
+        .unwrap();
+    assert_eq!(journal.trim(9 * SECOND).unwrap().expired, 1);
+    journal
+        .append(&kept(&[entry(0, "a", A, 6, "x")]), 9 * SECOND)
+        .unwrap();
+    journal.close().unwrap();
+    let path = dir.path().join("lost");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(inspect::verify(dir.path()).unwrap().problems.len(), 1);
+    let (journal, recovery) = Journal::open(Options::new(dir.path()), &["cloud"], 0).unwrap();
+    assert_eq!(recovery.repaired.len(), 1);
+    assert_eq!(fs::read(dir.path().join("lost.damaged")).unwrap(), bytes);
+    let status = journal.status();
+    assert_eq!((status.lost.len(), status.lanes[0].records), (0, 1));
+}

@@ -274,6 +274,16 @@ fn what_a_rule_drops_is_in_the_sums_alone() {
         }
         journal = open(dir.path());
     }
+    // A policy's numbers do not fill the memory.
+    let many = |reason| Waiting {
+        entry: entry(7, "a", B, 5, "x"),
+        keep: Keep::Drop(reason),
+    };
+    journal
+        .append(&(0..1000).map(many).collect::<Vec<_>>(), 0)
+        .unwrap();
+    let dropped = &journal.status().lanes[7].dropped;
+    assert_eq!((dropped.len(), dropped[256]), (257, (u32::MAX, 744)));
     // A second of which nothing is kept waits for nobody.
     let mut batch = kept(&[entry(0, "a", B, 5, "x")]);
     batch[0].keep = Keep::Drop(7);
