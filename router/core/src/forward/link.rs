@@ -416,7 +416,7 @@ impl Link {
             let asked = self.flights.values().filter(|flight| !flight.is_parcel());
             let asked = asked.count();
             if asked < QUESTIONS
-                && let Some((job, request)) = round.question(outbox)?
+                && let Some((job, request)) = round.question(now, &self.rules, outbox)?
             {
                 self.ask(now, job, &request, effects);
                 continue;
@@ -492,9 +492,8 @@ impl Link {
 
     /// Tells what this call has found certain.
     fn certify(&mut self, effects: &mut Vec<Effect>) {
-        if let Some(round) = &mut self.round
-            && let Some((stretches, mark)) = round.take_certain()
-        {
+        let certain = self.round.as_mut().map(Round::take_certain);
+        for (mark, stretches) in certain.into_iter().flatten() {
             effects.push(Effect::Certified { stretches, mark });
         }
     }

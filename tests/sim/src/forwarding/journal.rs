@@ -36,6 +36,8 @@ pub(super) struct Journal {
     pub(super) splits: u64,
     pub(super) fine_splits: u64,
     pub(super) late: u64,
+    /// How often somebody asked what waits.
+    pub(super) looks: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +77,7 @@ impl Journal {
             splits: 0,
             fine_splits: 0,
             late: 0,
+            looks: 0,
         }
     }
 
@@ -293,6 +296,7 @@ impl Outbox for View<'_> {
 
     fn pending(&mut self, before: u64, max: usize) -> Result<Vec<(Stretch, Summary)>, Unreadable> {
         self.journal.read()?;
+        self.journal.looks += 1;
         let mut stretches: Vec<Stretch> = Vec::new();
         let mut is_open = false;
         for second in self.journal.seen.keys() {

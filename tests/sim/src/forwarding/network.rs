@@ -198,6 +198,7 @@ impl World {
             return Ok(());
         };
         let before = link.status();
+        let looks = router.journal.looks;
         let is_unreadable = router.journal.unreadable > 0;
         let journal = &mut router.journal;
         let effects = link.handle(now, event, &mut View { journal, upstream });
@@ -212,7 +213,9 @@ impl World {
         if effects.len() > EFFECTS_MAX {
             return Err(format!("{} effects of one event", effects.len()));
         }
+        let has_looked = router.journal.looks > looks;
         let is_draining = before.state == State::Draining && after.state == State::Draining;
+        self.reached.tail += u64::from(is_draining && has_looked);
         for effect in effects {
             let (ask, frame) = match effect {
                 Effect::Ask { ask, frame } => (ask, frame.to_vec()),

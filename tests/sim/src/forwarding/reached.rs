@@ -17,8 +17,10 @@ counted! {
         heads,
         /// Questions about operations.
         operations,
-        /// Questions about a part while the rest was being shipped, with the answer that it is there.
+        /// Certificates of parts while the rest was being shipped.
         ripe,
+        /// Looks at what came while the rest was being shipped.
+        tail,
         /// Parcels that were stored.
         stored,
         /// Questions and parcels that were sent again.

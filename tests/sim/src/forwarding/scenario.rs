@@ -258,7 +258,9 @@ fn sample(rng: &mut Rng, sensors: usize) -> Step {
         sensor: index(rng, sensors),
         away: match rng.below(20) {
             0 => 900 + i64::try_from(rng.below(2_000)).unwrap_or(0),
-            1..4 => -i64::try_from(rng.below(15_000)).unwrap_or(0),
+            1 | 2 => -i64::try_from(rng.below(15_000)).unwrap_or(0),
+            // Of a second that is just being asked about.
+            3..6 => -1_200 - i64::try_from(rng.below(2_000)).unwrap_or(0),
             _ => 0,
         },
         on: if rng.below(10) == 0 {

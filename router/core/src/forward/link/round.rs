@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Failure, Sizes};
+use super::{Failure, Rules, Sizes};
 use crate::{
     change::{KeptChange, WildcardChange},
     forward::{
@@ -35,6 +35,8 @@ pub enum Job {
     Heads(Stretch, Vec<u64>),
     /// Whether everything of it has arrived, while it is being shipped.
     Ripe(Stretch),
+    /// What came after the round had begun, up to a mark of its own.
+    Tail(Vec<Stretch>, Mark),
     Lost(Vec<Lost>),
     Ship(Parcel),
 }
@@ -132,8 +134,10 @@ pub struct Round {
     /// Bytes stored, and how many there have to be before the oldest part is asked for.
     stored_bytes: usize,
     ripe_bytes: usize,
-    /// Certified, and not told yet.
-    certain: Vec<Stretch>,
+    /// What is younger was not asked for yet, while the rest is being shipped (NTP64).
+    tail: u64,
+    /// Certified, and not told yet: up to where, of what.
+    certain: BTreeMap<Mark, Vec<Stretch>>,
 }
 
 impl Round {
@@ -174,7 +178,8 @@ impl Round {
             is_ripe_asked: false,
             stored_bytes: 0,
             ripe_bytes: sizes.ripe_bytes,
-            certain: Vec::new(),
+            tail: before,
+            certain: BTreeMap::new(),
         })
     }
 
@@ -189,15 +194,24 @@ impl Round {
     }
 
     /// What became certain since this was last asked, and up to where.
-    pub fn take_certain(&mut self) -> Option<(Vec<Stretch>, Mark)> {
-        if self.certain.is_empty() {
-            return None;
+    pub fn take_certain(&mut self) -> BTreeMap<Mark, Vec<Stretch>> {
+        std::mem::take(&mut self.certain)
+    }
+
+    fn certify(&mut self, stretches: impl IntoIterator<Item = Stretch>) {
+        let mut stretches = stretches.into_iter().peekable();
+        if stretches.peek().is_some() {
+            self.certain.entry(self.mark).or_default().extend(stretches);
         }
-        Some((std::mem::take(&mut self.certain), self.mark))
     }
 
     /// The next question, if there is one to be asked now.
-    pub fn question(&mut self, outbox: &mut dyn Outbox) -> Result<Option<(Job, Request)>, Failure> {
+    pub fn question(
+        &mut self,
+        now: u64,
+        rules: &Rules,
+        outbox: &mut dyn Outbox,
+    ) -> Result<Option<(Job, Request)>, Failure> {
         if !self.lost.is_empty() {
             let lost = std::mem::take(&mut self.lost);
             return Ok(Some((Job::Lost(lost.clone()), Request::Lost(lost))));
@@ -211,7 +225,10 @@ impl Round {
                 Ok(is_some.then_some((Job::Operations(ops), Request::Operations(ids))))
             }
             Phase::Comparing => self.comparison(outbox),
-            Phase::Shipping => self.ripe(outbox),
+            Phase::Shipping => match self.ripe(outbox)? {
+                Some(ripe) => Ok(Some(ripe)),
+                None => self.tail(now, rules, outbox),
+            },
         }
     }
 
@@ -329,6 +346,45 @@ impl Round {
         Ok(Some((Job::Ripe(stretch), Request::Compare(seen))))
     }
 
+    /// Shipping may take long. What comes live meanwhile is certified in between, as far as it is there;
+    /// the rest waits for the next round.
+    fn tail(
+        &mut self,
+        now: u64,
+        rules: &Rules,
+        outbox: &mut dyn Outbox,
+    ) -> Result<Option<(Job, Request)>, Failure> {
+        let before = now.saturating_sub(rules.settle);
+        if before.saturating_sub(self.tail) < rules.period || !self.latest.is_empty() {
+            return Ok(None);
+        }
+        let (from, mark) = (self.tail & !u64::from(u32::MAX), outbox.mark());
+        self.tail = before;
+        let ops = outbox.operations()?;
+        // Operations are asked for when a round begins.
+        let has_op = |of: &Stretch| ops.iter().any(|op| of.contains(&op.version.stamp));
+        let (mut asked, mut versions) = (Vec::new(), 0);
+        for (stretch, seen) in outbox.pending(before, self.sizes.stretches_max)? {
+            let parts = if stretch.from >= from {
+                vec![(stretch, seen)]
+            } else if stretch.to > from {
+                outbox.split(&Stretch { from, ..stretch }, 1)?
+            } else {
+                continue;
+            };
+            versions += parts.iter().map(|(_, seen)| seen.count).sum::<u64>();
+            if asked.len() == self.sizes.compare_max || versions > self.sizes.versions_max {
+                break;
+            }
+            asked.extend(parts.into_iter().filter(|(part, _)| !has_op(part)));
+        }
+        if asked.is_empty() {
+            return Ok(None);
+        }
+        let stretches = asked.iter().map(|(stretch, _)| *stretch).collect();
+        Ok(Some((Job::Tail(stretches, mark), Request::Compare(asked))))
+    }
+
     /// The next parcel of about `bytes`, if there is one.
     pub fn parcel(
         &mut self,
@@ -442,9 +498,19 @@ impl Round {
                 match found[0] {
                     Found::Have | Found::Gone => {
                         self.ripening.pop_front();
-                        self.certain.push(stretch);
+                        self.certify([stretch]);
                     }
                     _ => self.ripe_bytes = self.stored_bytes + self.sizes.ripe_bytes,
+                }
+            }
+            (Job::Tail(stretches, mark), Reply::Compared(found))
+                if stretches.len() == found.len() =>
+            {
+                let found = stretches.into_iter().zip(found);
+                let there = found.filter(|(_, found)| matches!(found, Found::Have | Found::Gone));
+                let there: Vec<Stretch> = there.map(|(stretch, _)| stretch).collect();
+                if !there.is_empty() {
+                    self.certain.entry(mark).or_default().extend(there);
                 }
             }
             (Job::Ship(parcel), Reply::Stored(_)) => {
@@ -465,7 +531,7 @@ impl Round {
     ) -> Result<(), Failure> {
         match found {
             Found::Have | Found::Gone if stretch == stretch.seconds() => {
-                self.certain.push(stretch);
+                self.certify([stretch]);
             }
             Found::Have | Found::Gone => _ = self.pieces.insert(stretch.seconds()),
             Found::Absent => {
@@ -522,8 +588,7 @@ impl Round {
                 // What has nothing but operations in it is certain now that they are there.
                 let (some, none): (Vec<_>, Vec<_>) =
                     waits.into_iter().partition(|(_, seen)| !seen.is_empty());
-                self.certain
-                    .extend(none.into_iter().map(|(stretch, _)| stretch));
+                self.certify(none.into_iter().map(|(stretch, _)| stretch));
                 self.stretches = VecDeque::from(some);
             }
             Phase::Comparing => {
@@ -534,9 +599,12 @@ impl Round {
                     return Ok(Next::Again);
                 }
                 let pieces = std::mem::take(&mut self.pieces);
-                self.certain.extend(pieces.difference(&self.lacking));
+                let lacking = std::mem::take(&mut self.lacking);
+                self.certify(pieces.difference(&lacking).copied());
+                self.lacking = lacking;
                 if self.missing.is_empty() {
-                    self.certain.extend(std::mem::take(&mut self.by_key));
+                    let by_key = std::mem::take(&mut self.by_key);
+                    self.certify(by_key);
                     return Ok(Next::End);
                 }
                 self.drain(outbox)?;
@@ -554,7 +622,8 @@ impl Round {
             }
             Phase::Shipping => {
                 self.by_key.extend(self.ripening.drain(..));
-                self.certain.extend(std::mem::take(&mut self.by_key));
+                let by_key = std::mem::take(&mut self.by_key);
+                self.certify(by_key);
                 return Ok(Next::End);
             }
         }
