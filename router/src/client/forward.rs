@@ -39,8 +39,9 @@ enum ForwardCommand {
 Example:
   weir forward ls
 
-WAITING is what an upstream has not certified yet. OLDEST is when the oldest of it was stamped. LOST
-counts records that were given up, for want of room or by a damaged journal.
+WAITING is what not every upstream has certified yet, the last seconds among it, and OLDEST when the
+oldest of it was stamped; LACKS is what this upstream is known to lack. LOST
+counts records that were given up, for want of room, by age or by damage.
 
 Exit status: 0 there are links; 1 there are none; 2 error.")]
 struct LsArgs {

@@ -212,6 +212,7 @@ fn print_router(router: &Value, storages: &[Value], streams: &mut Streams<'_>) -
         writeln!(streams.out)?;
         print_storages(storages, streams)?;
         print_mirrors(storages, streams)?;
+        print_lost(storages, streams)?;
     }
     for name in router["opening"]
         .as_array()
@@ -324,6 +325,40 @@ fn print_mirrors(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What links have told storages that it was lost on the way, if there is anything.
+fn print_lost(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
+    let mut table = Table::held([
+        "STORAGE",
+        "LOST FROM",
+        "TO",
+        "BY LINK",
+        "SOURCE",
+        "RECORDS",
+        "CAUSE",
+    ]);
+    let mut is_empty = true;
+    for storage in storages {
+        for lost in storage["lost"].as_array().into_iter().flatten() {
+            if std::mem::take(&mut is_empty) {
+                writeln!(streams.out)?;
+            }
+            let cell = |field| shown(lost, field);
+            let cells = [
+                shown(storage, "name"),
+                cell("from"),
+                cell("to"),
+                format!("{}/{}", cell("router"), cell("link")),
+                cell("source"),
+                cell("records"),
+                cell("cause"),
+            ];
+            table.row(cells, streams.out)?;
+        }
+    }
+    table.finish(streams.out)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,6 +384,24 @@ demo     77b2/demo  in_step  2026-11-23T07:36:56.123Z  0          3      5      
         assert_eq!(printed(&report), format!("{READY}{expected}"));
         report.routers[0].1[0]["mirrors"] = json!([]);
         assert_eq!(printed(&report), READY);
+    }
+
+    #[test]
+    fn what_links_have_lost_is_a_table_of_its_own() {
+        let mut with = storage(true);
+        with["lost"] = json!([{
+            "router": "42", "link": "cloud", "source": "5a1f", "from": "2026-11-23T07:00:00Z",
+            "to": "2026-11-23T07:00:09Z", "records": 12, "cause": "full",
+        }]);
+        let report = Report {
+            routers: vec![(router(true), vec![with], vec![])],
+            ..Report::default()
+        };
+        let expected = "
+STORAGE  LOST FROM             TO                    BY LINK   SOURCE  RECORDS  CAUSE
+demo     2026-11-23T07:00:00Z  2026-11-23T07:00:09Z  42/cloud  5a1f    12       full
+";
+        assert_eq!(printed(&report), format!("{READY}{expected}"));
     }
 
     fn router(ready: bool) -> Value {

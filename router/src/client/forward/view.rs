@@ -28,6 +28,7 @@ pub(in crate::client) fn print_links<'v>(
         "WAITING",
         "BYTES",
         "OLDEST",
+        "LACKS",
         "IN/S",
         "OUT/S",
         "LEFT",
@@ -44,11 +45,11 @@ pub(in crate::client) fn print_links<'v>(
         };
         for upstream in upstreams {
             let cell = |field| shown(upstream, field);
-            let (name, state, waiting) = match upstream {
-                Value::Null => ("-".to_owned(), shown(link, "state"), queued(link)),
+            let (name, state) = match upstream {
+                Value::Null => ("-".to_owned(), shown(link, "state")),
                 _ => {
                     let name = format!("{}/{}", cell("router"), cell("storage"));
-                    (name, cell("state"), cell("waiting"))
+                    (name, cell("state"))
                 }
             };
             let cells = [
@@ -56,9 +57,10 @@ pub(in crate::client) fn print_links<'v>(
                 router.to_owned(),
                 name,
                 state,
-                waiting,
+                shown(link, "queued.records"),
                 bytes(&link["queued"]["bytes"]),
                 shown(link, "oldest"),
+                cell("waiting"),
                 shown(link, "rates.append_per_s"),
                 shown(link, "rates.drain_per_s"),
                 span(upstream["left_s"].as_f64()),
@@ -112,7 +114,7 @@ pub(super) fn details(link: &Value, now: SystemTime) -> Vec<String> {
     for upstream in upstreams(link) {
         let cell = |field| shown(upstream, field);
         let mut line = format!(
-            "  {}/{} {} for {}: {} waiting, certified through {}, shipped {} ({})",
+            "  {}/{} {} for {}: lacks {}, certified through {}, shipped {} ({})",
             cell("router"),
             cell("storage"),
             cell("state"),
@@ -209,10 +211,6 @@ fn upstreams(link: &Value) -> impl Iterator<Item = &Value> {
 
 fn number(link: &Value, pointer: &str) -> Option<u64> {
     link.pointer(pointer)?.as_u64()
-}
-
-fn queued(link: &Value) -> String {
-    shown(link, "queued.records")
 }
 
 fn lost(link: &Value) -> u64 {

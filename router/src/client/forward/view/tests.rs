@@ -76,7 +76,7 @@ fn a_link_is_told_on_one_line() {
 #[test]
 fn below_the_bar_stands_what_a_person_wants_to_know() {
     let expected = [
-        "  77b2/telemetry draining for 2.5s: 6000000 waiting, certified through \
+        "  77b2/telemetry draining for 2.5s: lacks 6000000, certified through \
          2026-11-23T07:29:50Z, shipped 100000 (1.00 MiB)",
         "  lanes 4: 6000000",
         "  expired 7, dropped (full) 12",
@@ -114,9 +114,9 @@ fn links_are_a_table_with_a_row_for_each_upstream() {
     };
     print_links(links, &mut streams).unwrap();
     let expected = "\
-LINK   ROUTER  UPSTREAM        STATE     WAITING  BYTES       OLDEST                    IN/S     OUT/S    LEFT    CERTIFIED THROUGH     SHIPPED  LOST  LAST ERROR
-cloud  5a1f    77b2/telemetry  draining  6000000  384.00 MiB  2026-11-23T07:29:50.250Z  10000.0  41250.5  2m 25s  2026-11-23T07:29:50Z  100000   12    -
-depot  5a1f    -               down      0        0 B         -                         10000.0  41250.5  -       -                     -        0     -
+LINK   ROUTER  UPSTREAM        STATE     WAITING  BYTES       OLDEST                    LACKS    IN/S     OUT/S    LEFT    CERTIFIED THROUGH     SHIPPED  LOST  LAST ERROR
+cloud  5a1f    77b2/telemetry  draining  6000000  384.00 MiB  2026-11-23T07:29:50.250Z  6000000  10000.0  41250.5  2m 25s  2026-11-23T07:29:50Z  100000   12    -
+depot  5a1f    -               down      0        0 B         -                         -        10000.0  41250.5  -       -                     -        0     -
 ";
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 }
