@@ -281,14 +281,18 @@ fn find(state: &State, lane: u8, seek: Seek, wanted: &dyn Fn(&Head) -> bool) -> 
     }
 }
 
-/// The first block in the direction of the search that is wanted.
+/// The first block in the direction of the search that is wanted. They are in the order of their positions.
 fn pick(blocks: &[Info], seek: Seek, wanted: &dyn Fn(&Head) -> bool) -> Option<Info> {
-    let is = |info: &&Info| {
-        seek.takes(info.head.first, info.head.end()) && info.head.records > 0 && wanted(&info.head)
-    };
+    let is = |info: &&Info| info.head.records > 0 && wanted(&info.head);
     match seek {
-        Seek::From(_) => blocks.iter().find(is).copied(),
-        Seek::Before(_) => blocks.iter().rev().find(is).copied(),
+        Seek::From(from) => {
+            let begin = blocks.partition_point(|info| info.head.end() <= from);
+            blocks[begin..].iter().find(is).copied()
+        }
+        Seek::Before(before) => {
+            let end = blocks.partition_point(|info| info.head.first < before);
+            blocks[..end].iter().rev().find(is).copied()
+        }
     }
 }
 

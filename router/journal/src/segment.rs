@@ -145,12 +145,14 @@ impl Trailer {
 
     /// Where the index begins; it ends where the trailer begins.
     pub(crate) fn index_at(&self) -> u64 {
-        self.blocks_end + u64::from(self.sums) * SUMS_LEN as u64
+        self.blocks_end
+            .saturating_add(u64::from(self.sums) * SUMS_LEN as u64)
     }
 
     /// How long a file with this trailer is.
     pub(crate) fn file_len(&self) -> u64 {
-        self.index_at() + u64::from(self.blocks) * INDEX_LEN as u64 + TRAILER_LEN as u64
+        let index = u64::from(self.blocks) * INDEX_LEN as u64;
+        self.index_at().saturating_add(index + TRAILER_LEN as u64)
     }
 }
 

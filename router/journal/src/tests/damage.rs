@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{JournalError, inspect};
 
@@ -223,4 +225,58 @@ fn a_damaged_list_of_what_was_given_up_begins_anew() {
     assert_eq!(fs::read(dir.path().join("lost.damaged")).unwrap(), bytes);
     let status = journal.status();
     assert_eq!((status.lost.len(), status.lanes[0].records), (0, 1));
+}
+
+#[test]
+fn closed_segments_are_opened_by_their_footers_alone() {
+    let (dir, path, blocks) = segment(20, 10, 30);
+    let mut bytes = fs::read(&path).unwrap();
+    let last = inspect::segments(dir.path()).unwrap()[0].blocks[19];
+    let end = usize::try_from(last.offset + last.head.len()).unwrap();
+    bytes[32..end].fill(0);
+    fs::write(&path, &bytes).unwrap();
+    let (mut journal, recovery) = Journal::open(Options::new(dir.path()), &["cloud"], 0).unwrap();
+    assert_eq!(
+        (recovery.records, recovery.damaged.len(), recovery.scanned),
+        (200, 0, 0)
+    );
+    let (_, mut outbox) = cloud(&mut journal);
+    let all: Vec<Entry> = blocks.concat();
+    assert_eq!(outbox.pending(u64::MAX, 9).unwrap()[0].1, sum(&all));
+    // Who reads them finds out.
+    assert_eq!(all_of(&mut journal), []);
+    let status = journal.status();
+    assert_eq!(status.damaged.len(), 20);
+    assert_eq!(
+        status.lost.iter().map(|(_, lost)| lost.count).sum::<u64>(),
+        200
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nonsense_in_a_file_is_never_more_than_nonsense(
+        from: prop::sample::Index,
+        to: prop::sample::Index,
+        nonsense in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let (dir, path, blocks) = segment(6, 2, 20);
+        let mut bytes = fs::read(&path).unwrap();
+        let (a, b) = (from.index(bytes.len()), to.index(bytes.len()));
+        bytes.splice(a.min(b)..a.max(b), nonsense);
+        fs::write(&path, &bytes).unwrap();
+        for entry in inspect::entries(dir.path()).unwrap() {
+            prop_assert!(blocks.concat().contains(&entry.unwrap().1));
+        }
+        for _ in 0..2 {
+            let mut journal = open(dir.path());
+            for entry in all_of(&mut journal) {
+                prop_assert!(blocks.concat().contains(&entry));
+            }
+            let more = entry(0, "more", B, 0, "x");
+            prop_assert_eq!(journal.append(&kept(&[more]), 0).unwrap().kept, 1);
+        }
+    }
 }
