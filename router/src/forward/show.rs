@@ -145,7 +145,7 @@ pub(super) fn of_journal(status: &weir_journal::Status, overrun: u64, rejected: 
             json!({
                 "lane": number,
                 "records": lane.waiting,
-                "bytes": waiting_bytes(lane),
+                "bytes": part(lane.bytes, lane.waiting, lane.records),
                 "oldest": lane.oldest.and_then(time),
             })
         })
@@ -183,12 +183,10 @@ pub(super) fn of_journal(status: &weir_journal::Status, overrun: u64, rejected: 
             json!({ "file": file, "offset": damaged.offset, "bytes": damaged.bytes, "why": why })
         })
         .collect();
+    let (waiting, records) = (sum(|lane| lane.waiting), sum(|lane| lane.records));
     json!({
-        "queued": {
-            "records": sum(|lane| lane.waiting),
-            "bytes": status.lanes.iter().map(waiting_bytes).sum::<u64>(),
-        },
-        "kept": { "records": sum(|lane| lane.records), "bytes": status.bytes, "segments": status.segments },
+        "queued": { "records": waiting, "bytes": part(status.bytes, waiting, records) },
+        "kept": { "records": records, "bytes": status.bytes, "segments": status.segments },
         "lanes": shown_lanes,
         "oldest": status.lanes.iter().filter_map(|lane| lane.oldest).min().and_then(time),
         "appended": sum(|lane| lane.kept),
@@ -201,12 +199,12 @@ pub(super) fn of_journal(status: &weir_journal::Status, overrun: u64, rejected: 
     })
 }
 
-/// Bytes of what waits of a lane, about: files also hold what is certified.
-fn waiting_bytes(lane: &LaneStatus) -> u64 {
-    if lane.records == 0 {
+/// Bytes of what waits, about: files also hold what is certified.
+fn part(bytes: u64, waiting: u64, records: u64) -> u64 {
+    if records == 0 {
         return 0;
     }
-    let bytes = u128::from(lane.bytes) * u128::from(lane.waiting) / u128::from(lane.records);
+    let bytes = u128::from(bytes) * u128::from(waiting) / u128::from(records);
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 

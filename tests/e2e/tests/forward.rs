@@ -654,6 +654,52 @@ fn a_sensor_that_two_vehicles_hear_is_stored_once() {
 }
 
 #[test]
+fn rules_say_what_leaves_first_what_expires_and_what_is_superseded() {
+    let tunnel = Tunnel::start(
+        r#"lanes: [
+            { key_expr: "v/42/alarm/**", lane: 0 },
+            { key_expr: "v/42/debug/**", lane: 7, expires: "1m" },
+            { key_expr: "v/42/pose/**", newest_only: true },
+        ]"#,
+    );
+    tunnel.wait("they have met", |status| status["state"] == "up");
+    tunnel.cut();
+    let mut client = tunnel.edge.python();
+    let sample = |topic: &str, n: u64| {
+        json!({ "key": format!("v/42/{topic}/x"), "value": packed(value(n)),
+            "encoding": "application/json", "at": tunnel.begin + n * SECOND })
+    };
+    let mut samples = Vec::new();
+    for n in 0..100 {
+        for topic in ["alarm", "debug", "pose", "other"] {
+            samples.push(sample(topic, n));
+        }
+    }
+    client.puts(&samples);
+    let status = tunnel.wait("all came", |status| number(&status["appended"]) == 400);
+    let lane = |number: u64| {
+        let lanes = status["lanes"].as_array().unwrap();
+        let lane = lanes.iter().find(|lane| lane["lane"] == number);
+        lane.map_or(json!(0), |lane| lane["records"].clone())
+    };
+    assert_eq!((lane(0), lane(7)), (json!(100), json!(100)), "{status}");
+    // Zenoh's default priority. What is superseded still lies there.
+    assert_eq!(lane(5), json!(200), "{status}");
+    assert_eq!(status["coalesced"], 99, "{status}");
+    tunnel.line.mend();
+    let status = tunnel.wait_drained();
+    // They were an hour old.
+    assert_eq!(status["expired"], 100, "{status}");
+    let keys: Vec<String> = tunnel.held().into_iter().map(|record| record.0).collect();
+    let count = |topic: &str| {
+        let key = format!("v/42/{topic}/x");
+        keys.iter().filter(|other| **other == key).count()
+    };
+    let counts = ["alarm", "debug", "pose", "other"].map(count);
+    assert_eq!(counts, [100, 0, 1, 100]);
+}
+
+#[test]
 fn a_journal_that_cannot_be_opened_stops_its_link_alone_until_it_can() {
     let folder = tempfile::tempdir().unwrap();
     let obstacle = folder.path().join("journal/lock");

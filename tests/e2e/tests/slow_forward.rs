@@ -88,11 +88,11 @@ fn what_was_acknowledged_reaches_the_cloud_once_whatever_dies() {
     ));
     let mut client = edge.python();
     let mut tried = Tried::default();
-    let mut counts = [0; 3];
-    let mut is_cut = false;
+    let mut counts = [0; 4];
+    let mut is_broken = false;
     for _ in 0..troubles {
         tried.put(&mut client, &mut rng, || {});
-        let trouble = usize::try_from(rng.below(3)).unwrap();
+        let trouble = usize::try_from(rng.below(4)).unwrap();
         counts[trouble] += 1;
         match trouble {
             0 => {
@@ -109,11 +109,12 @@ fn what_was_acknowledged_reaches_the_cloud_once_whatever_dies() {
             }
             _ => {
                 let line = &line;
-                tried.put(&mut client, &mut rng, || match is_cut {
-                    true => line.mend(),
-                    false => line.cut(),
+                tried.put(&mut client, &mut rng, || match (is_broken, trouble) {
+                    (true, _) => line.mend(),
+                    (false, 2) => line.cut(),
+                    (false, _) => line.stall(),
                 });
-                is_cut = !is_cut;
+                is_broken = !is_broken;
             }
         }
     }
@@ -148,9 +149,9 @@ fn what_was_acknowledged_reaches_the_cloud_once_whatever_dies() {
         missing.len(),
         &missing[..1]
     );
-    let [edges, clouds, cuts] = counts;
+    let [edges, clouds, cuts, stalls] = counts;
     weir_e2e::say(&format!(
-        "{edges} deaths of the edge, {clouds} of the cloud, {cuts} cuts and mends; {} of {} acknowledged",
+        "{edges} deaths of the edge, {clouds} of the cloud, {cuts} cuts, {stalls} stalls, or mends; {} of {} acknowledged",
         tried.acknowledged(),
         tried.0.len(),
     ));
