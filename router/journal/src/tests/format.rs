@@ -2,8 +2,14 @@
 
 use std::fs;
 
+use bytes::Bytes;
+
 use super::*;
-use crate::{files::name_of, inspect};
+use crate::{
+    files::name_of,
+    inspect,
+    pack::{pack, unpack},
+};
 
 const SEGMENT: &str = concat!(
     "574549524a524e4c010002000100000000000000000000000000000047278c9257424b018e000000ac8bc1d204",
@@ -49,6 +55,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    (0..hex.len()).step_by(2).map(digit).collect()
+}
+
 #[test]
 fn the_first_format_is_written_as_ever() {
     let dir = tempdir();
@@ -69,9 +80,7 @@ fn the_first_format_is_written_as_ever() {
 #[test]
 fn the_first_format_is_read_as_ever() {
     let dir = tempdir();
-    let digit = |at: usize| u8::from_str_radix(&SEGMENT[at..at + 2], 16).unwrap();
-    let bytes: Vec<u8> = (0..SEGMENT.len()).step_by(2).map(digit).collect();
-    fs::write(dir.path().join(name_of(2, 1)), bytes).unwrap();
+    fs::write(dir.path().join(name_of(2, 1)), bytes_of(SEGMENT)).unwrap();
     assert_eq!(inspect::verify(dir.path()).unwrap().problems, []);
     let found = inspect::entries(dir.path())
         .unwrap()
@@ -89,4 +98,27 @@ fn the_first_format_is_read_as_ever() {
         sum(&seen[..4])
     );
     assert_eq!(pending.len(), 2);
+}
+
+const PARCEL: &str = concat!(
+    "014d4128b52ffd204dc50100f402020102030000000005030173010000030004612f2a2a010100010201620002",
+    "03010701001e000103016300010301010200a0131dc00204000001020001000202006174000008007b2276223a",
+    "007d780000040000ffff02040000ffff00040000ffff00040000ffff0004000c01010204000000000004000000",
+    "000004000000000000000000000000000000000000000000",
+);
+
+#[test]
+fn the_first_parcels_are_read_as_ever() {
+    let changes = |entries: Vec<Entry>| -> Vec<KeptChange> {
+        entries.into_iter().map(|entry| entry.change).collect()
+    };
+    let mut expected = changes(entries());
+    // By key: "a/**", "a/b" twice, "a/bc".
+    expected.swap(0, 1);
+    expected.swap(2, 3);
+    assert_eq!(
+        unpack(&Bytes::from(bytes_of(PARCEL)), 1 << 10).unwrap(),
+        expected
+    );
+    assert_eq!(unpack(&pack(&entries()), 1 << 10).unwrap(), expected);
 }
