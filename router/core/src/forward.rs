@@ -116,7 +116,8 @@ pub trait Outbox {
     /// The longest stretches of whole seconds that wait, older than `before` (NTP64), in order of
     /// source and time, each with the sum of all that the link has seen of it: what was dropped, by
     /// rule or by a policy, included. Operations are in no sum, but the seconds of those that wait are
-    /// in a stretch like others. At most `max` stretches.
+    /// in a stretch like others. A stretch does not reach over seconds whose sums were forgotten: the
+    /// upstream has them still. At most `max` stretches.
     ///
     /// # Errors
     /// If the journal cannot be read now.
