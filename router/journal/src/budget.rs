@@ -32,15 +32,21 @@ enum Way {
 }
 
 impl Journal {
-    /// Makes room for so many bytes, if the options say how. Returns how many entries were given up.
-    pub(crate) fn make_room(&mut self, wanted: u64, now: u64) -> Result<u64> {
+    /// Makes room for so many bytes and new seconds, if the options say how. Returns how many entries were
+    /// given up.
+    pub(crate) fn make_room(&mut self, wanted: u64, seconds: usize, now: u64) -> Result<u64> {
         let mut lost = 0;
         let mut tries = TRIES;
         loop {
             let way = {
                 let state = self.lock();
                 let budget = state.options.budget_bytes;
-                if wanted + ROOM_MIN > budget || state.total() + wanted + ROOM_MIN <= budget {
+                // What could never fit is refused, and moves nothing else.
+                let is_hopeless =
+                    wanted + ROOM_MIN > budget || seconds > state.options.budget_seconds;
+                let has_bytes = state.total() + wanted + ROOM_MIN <= budget;
+                let has_seconds = state.calendar.len() + seconds <= state.options.budget_seconds;
+                if is_hopeless || (has_bytes && has_seconds) {
                     return Ok(lost);
                 }
                 state.way(tries > 0)

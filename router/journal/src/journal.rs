@@ -110,7 +110,7 @@ impl Journal {
             let len = rest.iter().take_while(fits).count().max(1);
             let (chunk, others) = rest.split_at(len);
             rest = others;
-            appended.lost += self.make_room(wanted, now)?;
+            appended.lost += self.make_room(wanted, len, now)?;
             self.append_chunk(chunk, now, &mut appended);
             if self.lock().unwritten > UNWRITTEN_MAX {
                 match self.writer.write(&self.state) {
@@ -329,14 +329,19 @@ impl Journal {
                 appended.refused += 1;
                 continue;
             }
+            let slot = slot_of(&counted.stamp);
+            let has_second = state.calendar.len() < state.options.budget_seconds
+                || state.calendar.get(&slot).is_some();
             if let Keep::Drop(reason) = waiting.keep {
                 appended.dropped += 1;
                 state.lane_mut(entry.lane).count_dropped(reason);
-                state.pass(entry.lane, counted, now);
+                if has_second {
+                    state.pass(entry.lane, counted, now);
+                }
                 continue;
             }
             let size = bound(entry);
-            if is_stuck || size > room {
+            if is_stuck || size > room || !has_second {
                 appended.rejected += 1;
                 let state = &mut *state;
                 state.lane_mut(entry.lane).counters.rejected += 1;

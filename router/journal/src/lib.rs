@@ -26,7 +26,7 @@
 //!
 //! Memory: some 200 bytes for each second of each source that is kept (an hour of one source is 0.7 MB), a
 //! block for each lane, and the index of one segment for each upstream. It does not depend on how much there
-//! is in a second.
+//! is in a second. [`Options::budget_seconds`] is the limit.
 //!
 //! # Files
 //!

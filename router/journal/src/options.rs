@@ -19,9 +19,12 @@ pub struct Options {
     pub dir: PathBuf,
     /// Bytes that its segments may have together. What becomes of more is `on_full`.
     pub budget_bytes: u64,
+    /// Seconds of sources that may wait together, each of which takes some 200 bytes of memory. What becomes of
+    /// more is `on_full` as well.
+    pub budget_seconds: usize,
     /// How long after it was appended a segment is given up (NTP64), certified or not; `None` for never.
     pub age: Option<u64>,
-    /// What is done when the budget, or the disk, is full.
+    /// What is done when a budget, or the disk, is full.
     pub on_full: OnFull,
     /// Bytes of a segment, about; it is closed once it has them. At most an eighth of the budget is taken.
     pub segment_bytes: u64,
@@ -220,12 +223,14 @@ pub struct Recovery {
 }
 
 impl Options {
-    /// Segments of 16 MiB, blocks of 64 KiB, 1 GiB in all; refuses what comes when that is full.
+    /// Segments of 16 MiB, blocks of 64 KiB, 1 GiB and 2^20 seconds in all; refuses what comes when that is full.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
             budget_bytes: 1 << 30,
+            // Some 200 MB: twelve days of one source, three hours of a hundred.
+            budget_seconds: 1 << 20,
             age: None,
             on_full: OnFull::default(),
             segment_bytes: 16 << 20,

@@ -177,6 +177,37 @@ fn a_full_journal_keeps_the_newest_of_each_key() {
 }
 
 #[test]
+fn a_journal_may_be_full_of_seconds() {
+    for on_full in [OnFull::RejectNew, OnFull::DropOldest, OnFull::Coalesce] {
+        let dir = tempdir();
+        let options = Options {
+            budget_seconds: 100,
+            budget_bytes: 1 << 20,
+            segment_bytes: 1 << 10,
+            block_bytes: 300,
+            on_full,
+            ..Options::new(dir.path())
+        };
+        let mut journal = open_with(options);
+        let rows = |i: u64| entry(0, &format!("k/{i}"), A, i * SECOND / 2, "x");
+        let all: Vec<Entry> = (0..600).map(rows).collect();
+        for chunk in all.chunks(9) {
+            journal.append(&kept(chunk), 0).unwrap();
+            journal.flush(false).unwrap();
+            assert!(journal.status().seconds <= 100, "{on_full:?}");
+        }
+        let found = check_nothing_vanished(&mut journal, &all);
+        assert!(found.len() > 100, "{on_full:?}: {}", found.len());
+        let end = if on_full == OnFull::RejectNew {
+            &all[0]
+        } else {
+            &all[599]
+        };
+        assert!(found.contains(end), "{on_full:?}");
+    }
+}
+
+#[test]
 fn if_no_key_comes_twice_the_oldest_is_dropped() {
     let dir = tempdir();
     let mut journal = open_with(small(dir.path(), OnFull::Coalesce));
