@@ -124,7 +124,7 @@ pub trait Outbox {
     fn pending(&mut self, before: u64, max: usize) -> Result<Vec<(Stretch, Summary)>, Unreadable>;
 
     /// Cuts a stretch into at most `parts`, in order and without a gap, by whole seconds as long as
-    /// there are several. One part if there is nothing to cut.
+    /// there are several of which something was seen. One part if there is nothing to cut.
     ///
     /// # Errors
     /// If the journal cannot be read now.
@@ -193,6 +193,12 @@ impl Stretch {
             from: self.from & !second,
             to: self.to.saturating_add(second) & !second,
         }
+    }
+
+    /// Whether some time of a source lies in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.source == other.source && self.from < other.to && other.from < self.to
     }
 
     /// Whether a stamp lies inside.

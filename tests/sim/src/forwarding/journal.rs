@@ -321,7 +321,9 @@ impl Outbox for View<'_> {
         self.journal.read()?;
         let (begin, end) = (of.from >> 32, of.to >> 32);
         let is_whole = *of == of.seconds();
-        if !is_whole || (end - begin == 1 && parts > 1) {
+        let seconds = (of.source, begin)..(of.source, end);
+        let is_one = self.journal.seen.range(seconds).count() < 2;
+        if !is_whole || (is_one && parts > 1) {
             return Ok(self.journal.split_finely(of, parts));
         }
         let step = (end - begin).div_ceil(parts as u64).max(1);

@@ -598,10 +598,7 @@ impl Round {
                     self.heads = self.latest.clone();
                     return Ok(Next::Again);
                 }
-                let pieces = std::mem::take(&mut self.pieces);
-                let lacking = std::mem::take(&mut self.lacking);
-                self.certify(pieces.difference(&lacking).copied());
-                self.lacking = lacking;
+                self.settle_pieces();
                 if self.missing.is_empty() {
                     let by_key = std::mem::take(&mut self.by_key);
                     self.certify(by_key);
@@ -628,6 +625,22 @@ impl Round {
             }
         }
         Ok(Next::Again)
+    }
+
+    /// Certifies the seconds that were found out about piece by piece, but for those of which something is
+    /// missing. Pieces of one second may lie in stretches that were cut within it, and so overlap.
+    fn settle_pieces(&mut self) {
+        let pieces = std::mem::take(&mut self.pieces);
+        let lacks = |piece: &Stretch| {
+            // What was compared did not overlap: of what begins before this ends, the last ends last.
+            let (from, to) = (piece.to, 0);
+            let behind = Stretch { from, to, ..*piece };
+            let last = self.lacking.range(..behind).next_back();
+            last.is_some_and(|last| last.overlaps(piece))
+        };
+        let (late, there): (Vec<Stretch>, Vec<Stretch>) = pieces.into_iter().partition(lacks);
+        self.lacking.extend(late);
+        self.certify(there);
     }
 
     /// Begins to ship what was found missing.
