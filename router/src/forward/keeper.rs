@@ -95,18 +95,12 @@ impl Keeper {
     fn turn(&mut self) -> Duration {
         let mut linger = Duration::ZERO;
         self.tap.queue.attend();
+        // However much comes: there is more to do than to take it.
         while self.take(linger) {
-            self.sync_when_due();
+            self.do_what_is_due();
             linger = LINGER;
         }
-        self.sync_when_due();
-        if self.trimmed.elapsed() >= TRIM_EVERY {
-            self.trimmed = Instant::now();
-            self.journal.maintain(self.clock.now());
-            if self.must_flush {
-                let _ = self.flush(self.sync != JournalSync::Never);
-            }
-        }
+        self.do_what_is_due();
         let trim = TRIM_EVERY.saturating_sub(self.trimmed.elapsed());
         let sync = self.unsynced.map(|since| match self.sync {
             JournalSync::Within(span) => span.saturating_sub(since.elapsed()),
@@ -295,6 +289,19 @@ impl Keeper {
         verdicts.clear();
         policy.prioritize(state, &described, &mut verdicts);
         verdicts
+    }
+
+    fn do_what_is_due(&mut self) {
+        self.sync_when_due();
+        if self.trimmed.elapsed() < TRIM_EVERY {
+            return;
+        }
+        self.trimmed = Instant::now();
+        self.journal.maintain(self.clock.now());
+        if self.must_flush {
+            // The journal says what went wrong, and it is tried again.
+            let _ = self.flush(self.sync != JournalSync::Never);
+        }
     }
 
     fn sync_when_due(&mut self) {
