@@ -52,7 +52,8 @@ fn forwarded_samples_arrive_and_reach_every_branch() {
 /// Each fails with its seeds if it is put back: a second was certified by a storage that keeps the latest
 /// alone, because of a newer sample that was not stored there yet; a wildcard put on top of an older
 /// version was taken for a newer one; the newest of a key expired on its way, and nobody asked for the one
-/// before it; a link went on with its round when it was told that the upstream is another one.
+/// before it; a link went on with its round when it was told that the upstream is another one; the parts
+/// of a second that was cut were certified one by one.
 #[test]
 fn what_was_found_in_forwarding_stays_found() {
     let rows = [
@@ -60,6 +61,7 @@ fn what_was_found_in_forwarding_stays_found() {
         &[31, 33, 35],
         &[53, 152, 216],
         &[25, 29, 49],
+        &[12, 59, 69],
     ];
     for seed in rows.concat() {
         if let Err(report) = forwarding::check(seed) {
