@@ -95,8 +95,8 @@ test-slow: setup venv ## The tests that take minutes, alone (`make test` has the
 	@$(RUN_TESTS) "slow: $(BUILD_ALL) && $(CARGO_TEST) --workspace --test $(SLOW)"
 
 .PHONY: sim
-sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one
-	cargo run --release -p weir-sim $(LOCKED) -- $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one; ONLY=forwarding plays one kind
+	cargo run --release -p weir-sim $(LOCKED) -- $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 .PHONY: bench
 bench: setup-build policies ## Measure the router against its yardsticks; BENCH="--quick" passes options on

@@ -19,7 +19,7 @@ use crate::{
 
 /// Keys that are remembered to have been asked for in a later stretch. Of others an older version may
 /// be shipped that nobody needs.
-const KEYS_MAX: usize = 1 << 18;
+const KEYS_MAX: usize = 1 << 16;
 /// Known-lost intervals told in a round.
 const LOST_MAX: usize = 256;
 /// Every so-manieth parcel is of the lowest lane that has something, so that it never stands still.
