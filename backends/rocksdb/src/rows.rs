@@ -41,12 +41,25 @@ pub fn split_history(row: &[u8]) -> Option<(&[u8], Version)> {
     Some((key, Version::from_bytes(version)?))
 }
 
-/// The bounds of a range of keys in `history`: (from, to).
-pub fn history_bounds(range: &KeyRange) -> (Vec<u8>, Option<Vec<u8>>) {
-    (
-        history_bound(&range.from),
-        range.to.as_deref().map(history_bound),
-    )
+/// The bounds of a range of keys in `history`, (from, to), as narrow as versions between two (both
+/// inclusive) allow: in front of them there may be many rows that were dropped and are still in the way.
+pub fn history_bounds(
+    range: &KeyRange,
+    versions: Option<(Version, Version)>,
+) -> (Vec<u8>, Option<Vec<u8>>) {
+    let mut from = history_bound(&range.from);
+    let mut to = range.to.as_deref().map(history_bound);
+    if let Some((first, last)) = versions
+        && !range.from.contains(&END)
+    {
+        from = seek_version(&range.from, first);
+        let is_one = range.to.as_deref().and_then(<[u8]>::split_last);
+        if is_one.is_some_and(|(end, key)| *end == END && key == range.from) {
+            // Nothing lies between a row and the row with 0 behind it.
+            to = Some([&*seek_version(&range.from, last), &[0]].concat());
+        }
+    }
+    (from, to)
 }
 
 /// A bound of a key range as a bound of rows of `history`.
@@ -91,7 +104,8 @@ mod tests {
         fn history_bounds_hold_exactly_the_rows_of_the_keys(
             key in any_key(),
             bound in any_key(),
-            time in any::<u64>(),
+            time in 0..8_u64,
+            times in (0..8_u64, 0..8_u64),
         ) {
             let version = Version::put(Stamp { time, id: [3; 16] }, time);
             let mut row = Vec::new();
@@ -106,9 +120,18 @@ mod tests {
                 KeyRange::all().before(&bound),
             ];
             for range in ranges {
-                let (from, to) = history_bounds(&range);
+                let (from, to) = history_bounds(&range, None);
                 let inside = from <= row && to.is_none_or(|to| row < to);
                 prop_assert_eq!(inside, range.contains(&ordered), "{:?}", range);
+                let at = |time| Version::put(Stamp { time, id: [3; 16] }, time);
+                let (first, last) = (at(times.0.min(times.1)), at(times.0.max(times.1)));
+                let (from, to) = history_bounds(&range, Some((first, last)));
+                let inside = from <= row && to.is_none_or(|to| row < to);
+                let wanted = range.contains(&ordered) && first <= version && version <= last;
+                prop_assert!(inside || !wanted, "{:?}", range);
+                if range == KeyRange::only(&bound) {
+                    prop_assert_eq!(inside, wanted, "{:?}", range);
+                }
             }
         }
     }

@@ -105,7 +105,7 @@ impl Snapshot for RocksdbSnapshot<'_> {
         if range.is_empty() || versions.is_some_and(|(first, last)| first > last) {
             return Box::new(std::iter::empty());
         }
-        let bounds = rows::history_bounds(range);
+        let bounds = rows::history_bounds(range, versions);
         boxed(self.scan(HISTORY, bounds, direction, Shape::History(versions)))
     }
 }

@@ -47,6 +47,12 @@ pub enum Storages {
     Sharded(Placed),
     /// One in memory that mirrors that of the router at this endpoint.
     MirrorOf(String),
+    /// One that keeps every sample, on RocksDB.
+    Series,
+    /// None, and a link to what is behind this endpoint.
+    Forward(String),
+    /// None, connected to this endpoint.
+    Relay(String),
     /// This many, each on a prefix of its own.
     Many { backend: &'static str, count: usize },
 }
@@ -130,6 +136,9 @@ impl Kind {
                 durability,
             }) => format!("weir {backend} {durability}"),
             Self::Weir(Storages::MirrorOf(_)) => "weir mirror".to_owned(),
+            Self::Weir(Storages::Series) => "weir series".to_owned(),
+            Self::Weir(Storages::Forward(_)) => "weir link".to_owned(),
+            Self::Weir(Storages::Relay(_)) => "weir relay".to_owned(),
             Self::Weir(Storages::Sharded(Placed::Natively)) => "native rule".to_owned(),
             Self::Weir(Storages::Sharded(Placed::ByKey)) => "policy, once a key".to_owned(),
             Self::Weir(Storages::Sharded(Placed::BySample)) => "policy, every sample".to_owned(),
@@ -219,7 +228,11 @@ impl Storages {
     fn config(&self, home: &Path, endpoint: &str) -> String {
         let dir = home.join("data").display().to_string();
         let storages = match self {
-            Self::None => String::new(),
+            Self::None | Self::Forward(_) | Self::Relay(_) => String::new(),
+            Self::Series => {
+                "    bench: { key_expr: \"bench/**\", backend: \"rocksdb\", history: \"all\" },\n"
+                    .to_owned()
+            }
             Self::One {
                 backend,
                 durability,
@@ -258,13 +271,26 @@ impl Storages {
         };
         let policies = policies.unwrap_or_default();
         let connect = match self {
-            Self::MirrorOf(other) => format!("  connect: {{ endpoints: [{other:?}] }},\n"),
+            Self::MirrorOf(other) | Self::Forward(other) | Self::Relay(other) => {
+                format!("  connect: {{ endpoints: [{other:?}] }},\n")
+            }
             _ => String::new(),
+        };
+        let forward = match self {
+            Self::Forward(_) => "  forward: { cloud: { key_expr: \"bench/**\" } },\n",
+            _ => "",
+        };
+        // Two routers of one machine would pass what is large by its memory, and no line would see it.
+        let memory = match self {
+            Self::Series | Self::Forward(_) | Self::Relay(_) => {
+                "  transport: { shared_memory: { enabled: false } },\n"
+            }
+            _ => "",
         };
         format!(
             "{{\n  mode: \"router\",\n  listen: {{ endpoints: [{endpoint:?}] }},\n  \
-             scouting: {{ multicast: {{ enabled: false }} }},\n  data_dir: {dir:?},\n  \
-             storages: {{\n{storages}  }},\n{policies}{connect}}}\n"
+             scouting: {{ multicast: {{ enabled: false }} }},\n  data_dir: {dir:?},\n{memory}  \
+             storages: {{\n{storages}  }},\n{policies}{connect}{forward}}}\n"
         )
     }
 }
@@ -340,8 +366,15 @@ impl Router {
         let has_storage = match kind {
             Kind::Yardstick(_)
             | Kind::Counting
-            | Kind::Weir(Storages::None | Storages::Many { .. }) => false,
-            Kind::Weir(Storages::One { .. } | Storages::Sharded(_) | Storages::MirrorOf(_))
+            | Kind::Weir(
+                Storages::None | Storages::Many { .. } | Storages::Forward(_) | Storages::Relay(_),
+            ) => false,
+            Kind::Weir(
+                Storages::One { .. }
+                | Storages::Series
+                | Storages::Sharded(_)
+                | Storages::MirrorOf(_),
+            )
             | Kind::Stock(_) => true,
         };
         if has_storage {

@@ -1,5 +1,6 @@
 //! What is measured.
 
+mod forward;
 mod ingest;
 mod live;
 mod many;
@@ -77,6 +78,11 @@ const ALL: &[(&str, &str, Run)] = &[
         "mirror",
         "64 B into a storage that keeps a ledger for its mirrors, and into one that does not",
         mirror::run,
+    ),
+    (
+        "forward",
+        "what waited for an outage to end, against plain Zenoh over the same line",
+        forward::run,
     ),
     ("scan-64", "wildcard get of all keys, 64 B", |b, r| {
         scan::run(b, r, 64)

@@ -3,7 +3,10 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
 };
 
@@ -18,6 +21,7 @@ pub struct Line {
 
 #[derive(Debug, Default)]
 struct State {
+    passed: Arc<AtomicU64>,
     is_cut: bool,
     /// Nothing moves, and nobody is told.
     is_stalled: bool,
@@ -67,6 +71,12 @@ impl Line {
         self.state.lock().unwrap().is_stalled = true;
     }
 
+    /// The bytes that have passed, both ways, without headers of TCP and IP.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.state.lock().unwrap().passed.load(Relaxed)
+    }
+
     fn connect(&self, near: TcpStream, far: &str) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         if state.is_cut {
@@ -76,6 +86,7 @@ impl Line {
         for (source, sink) in [(&near, &far), (&far, &near)] {
             state.open.push(source.try_clone()?);
             let (mut source, mut sink) = (source.try_clone()?, sink.try_clone()?);
+            let passed = Arc::clone(&state.passed);
             let line = self.clone();
             thread::spawn(move || {
                 let mut buffer = [0; 65_536];
@@ -85,6 +96,7 @@ impl Line {
                     if count == 0 || sink.write_all(&buffer[..count]).is_err() {
                         break;
                     }
+                    passed.fetch_add(count as u64, Relaxed);
                 }
                 // One end is gone: so is the other.
                 let _ = source.shutdown(Shutdown::Both);

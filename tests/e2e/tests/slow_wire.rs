@@ -63,9 +63,11 @@ fn differences_cost_little_on_the_wire() {
         Err(why) => return skip(&why),
     };
     let keys = std::env::var("WEIR_WIRE_KEYS").map_or(KEYS, |text| text.parse().unwrap());
+    // What is large would go through the memory that both are in, and not over the wire.
     let storage = |more: &str| {
         format!(
-            r#"storages: {{ w: {{ key_expr: "w/**", {more}, mirror: {{ period: "{PERIOD}" }} }} }},"#
+            r#"transport: {{ shared_memory: {{ enabled: false }} }},
+            storages: {{ w: {{ key_expr: "w/**", {more}, mirror: {{ period: "{PERIOD}" }} }} }},"#
         )
     };
     let wire = format!("tcp/{}:7447", space.here);

@@ -1,0 +1,219 @@
+//! An outage, and what happens when it ends: how fast a backlog leaves a vehicle, and how many bytes that
+//! takes, against the same samples put over the same line by plain Zenoh.
+//!
+//! The line is a process's own proxy that can be cut and counts what passes; the samples are a recorded
+//! flight. After each run the cloud must hold every sample once, byte for byte.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Error, Result, ensure};
+use serde_json::Value;
+use weir_e2e::{flight, line::Line};
+use zenoh::{
+    Session, Wait as _,
+    qos::{CongestionControl, Reliability},
+};
+
+use super::Bench;
+use crate::{
+    client,
+    dataset::digest,
+    report::{Report, Row, Series, Target, Unit},
+    router::{Kind, Router, Storages},
+};
+
+/// Samples that wait when the outage ends.
+const SAMPLES: usize = 600_000;
+const DRAIN: Duration = Duration::from_secs(300);
+
+/// What a run showed.
+#[derive(Debug, Default)]
+struct Drained {
+    /// Samples a second, from when the first one leaves.
+    rate: f64,
+    /// That passed the line for all of them.
+    bytes: f64,
+    /// From the end of the outage until the first one leaves, in milliseconds.
+    wait: f64,
+    /// CPU time of the router that sends, in microseconds a sample.
+    cpu: f64,
+}
+
+/// Keys and values in the order of the flight, over again until there are enough.
+struct Samples(Vec<(String, String)>);
+
+impl Samples {
+    fn read(count: usize) -> Option<Self> {
+        let recorded = flight::read("px4-flight-181s.ndjson.zst", usize::MAX)?;
+        let sample = |n: usize| {
+            let recorded = &recorded[n % recorded.len()];
+            let key = format!("bench/flight/{}", recorded.topic);
+            (key, recorded.value.clone())
+        };
+        Some(Self((0..count).map(sample).collect()))
+    }
+
+    fn digest(&self) -> u64 {
+        let digests = self
+            .0
+            .iter()
+            .map(|(key, value)| digest(key, value.as_bytes()));
+        digests.fold(0, u64::wrapping_add)
+    }
+
+    fn put(&self, session: &Session) -> Result<()> {
+        for (key, value) in &self.0 {
+            session
+                .put(key, value.as_str())
+                .congestion_control(CongestionControl::Block)
+                .reliability(Reliability::Reliable)
+                .wait()
+                .map_err(Error::from_boxed)?;
+        }
+        Ok(())
+    }
+}
+
+pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+    if bench
+        .present([Kind::Weir(Storages::Series)], report)
+        .is_empty()
+    {
+        return Ok(());
+    }
+    let samples =
+        Samples::read(bench.scaled(SAMPLES)).context("the recorded flight is not there")?;
+    let (mut links, mut plains) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds {
+        links.push(drain(bench, &samples)?);
+        plains.push(relay(bench, &samples)?);
+    }
+    let of = |runs: &[Drained], figure: fn(&Drained) -> f64| {
+        let mut series = Series::default();
+        runs.iter().for_each(|run| series.push(figure(run)));
+        series
+    };
+    let notes = format!(
+        "first one after {:.0} ms; CPU a sample {:.2} / {:.2} us",
+        of(&links, |run| run.wait).median(),
+        of(&links, |run| run.cpu).median(),
+        of(&plains, |run| run.cpu).median(),
+    );
+    let count = samples.0.len();
+    report.row(Row {
+        name: format!("{count} samples of a flight after an outage: a link / plain Zenoh"),
+        unit: Unit::Rate,
+        ours: of(&links, |run| run.rate),
+        yardstick: of(&plains, |run| run.rate),
+        target: Target::AtLeast(2.0),
+        notes,
+    });
+    let each = |runs: &[Drained]| of(runs, |run| run.bytes).median() / count as f64;
+    report.row(Row {
+        name: "the bytes of that on the line: a link / plain Zenoh".to_owned(),
+        unit: Unit::Bytes,
+        ours: of(&links, |run| run.bytes),
+        yardstick: of(&plains, |run| run.bytes),
+        target: Target::AtMost(1.0 / 6.0),
+        notes: format!("{:.1} / {:.1} B a sample", each(&links), each(&plains)),
+    });
+    Ok(())
+}
+
+/// What waits in the link's outbox, and the state of the link.
+fn outbox(session: &Session) -> Result<(u64, String)> {
+    let statuses = client::statuses(session, "@weir/*/forward/cloud")?;
+    let status = statuses.first().context("no status of the link")?;
+    let queued = status.pointer("/queued/records").and_then(Value::as_u64);
+    let state = status["state"].as_str().unwrap_or_default().to_owned();
+    Ok((queued.with_context(|| status.to_string())?, state))
+}
+
+/// Cuts the line, lets everything wait, mends it.
+fn drain(bench: &Bench, samples: &Samples) -> Result<Drained> {
+    let (cloud_home, edge_home) = (bench.home()?, bench.home()?);
+    let cloud = bench.start(&Kind::Weir(Storages::Series), &cloud_home)?;
+    let line = Line::to(&cloud.endpoint);
+    let link = Kind::Weir(Storages::Forward(line.endpoint.clone()));
+    let edge = bench.start(&link, &edge_home)?;
+    let session = edge.client()?;
+    client::poll(DRAIN, "the link finds no upstream", || {
+        Ok(outbox(&session)?.1 == "up")
+    })?;
+    line.cut();
+    client::poll(DRAIN, "the link does not notice the outage", || {
+        Ok(outbox(&session)?.1 == "down")
+    })?;
+    samples.put(&session)?;
+    let total = samples.0.len() as u64;
+    client::poll(DRAIN, "not all of it waits", || {
+        Ok(outbox(&session)?.0 == total)
+    })?;
+    let (passed, cpu) = (line.passed(), edge.process.cpu()?);
+    let mended = Instant::now();
+    line.mend();
+    let mut first = None;
+    client::poll(DRAIN, "the backlog does not end", || {
+        if first.is_none() && line.passed() > passed + (64 << 10) {
+            first = Some(Instant::now());
+        }
+        Ok(outbox(&session)?.0 == 0)
+    })?;
+    let (ended, bytes) = (Instant::now(), line.passed() - passed);
+    let cpu = edge.process.cpu()? - cpu;
+    let first = first.context("nothing passed")?;
+    let far = cloud.client()?;
+    let stored = client::get(&far, "bench/flight/**?_time=[now(-1h)..]")?;
+    let sum = stored.iter().fold(0, |sum: u64, (key, value)| {
+        sum.wrapping_add(digest(key, value))
+    });
+    ensure!(
+        stored.len() as u64 == total && sum == samples.digest(),
+        "the cloud holds {} samples of {total}, or others",
+        stored.len()
+    );
+    edge.stop()?;
+    cloud.stop()?;
+    Ok(Drained {
+        rate: total as f64 / (ended - first).as_secs_f64(),
+        bytes: bytes as f64,
+        wait: (first - mended).as_secs_f64() * 1e3,
+        cpu: cpu.as_secs_f64() * 1e6 / total as f64,
+    })
+}
+
+/// The same samples put as they are, through a router without a link, to one that counts them.
+fn relay(bench: &Bench, samples: &Samples) -> Result<Drained> {
+    let (cloud_home, edge_home) = (bench.home()?, bench.home()?);
+    let cloud = bench.start(&Kind::Counting, &cloud_home)?;
+    let line = Line::to(&cloud.endpoint);
+    let relay = Kind::Weir(Storages::Relay(line.endpoint.clone()));
+    let edge: Router = bench.start(&relay, &edge_home)?;
+    let (session, far) = (edge.client()?, cloud.client()?);
+    // Until the edge knows who subscribes, what is put ends there.
+    client::poll(DRAIN, "nothing arrives", || {
+        session
+            .put("bench/probe", "probe")
+            .wait()
+            .map_err(Error::from_boxed)?;
+        Ok(client::counted(&far)? > 0)
+    })?;
+    let settled = client::counted(&far)?;
+    let (passed, cpu) = (line.passed(), edge.process.cpu()?);
+    let began = Instant::now();
+    samples.put(&session)?;
+    let total = samples.0.len() as u64;
+    client::poll(DRAIN, "not all of it arrives", || {
+        Ok(client::counted(&far)? >= settled + total)
+    })?;
+    let (took, cpu) = (began.elapsed(), edge.process.cpu()? - cpu);
+    let bytes = line.passed() - passed;
+    edge.stop()?;
+    cloud.stop()?;
+    Ok(Drained {
+        rate: total as f64 / took.as_secs_f64(),
+        bytes: bytes as f64,
+        wait: 0.0,
+        cpu: cpu.as_secs_f64() * 1e6 / total as f64,
+    })
+}
