@@ -516,7 +516,8 @@ impl Link {
         }
         if !round.is_all || (round.has_shipped && self.repeats <= REPEATS) {
             self.turn(now, State::Probing);
-            self.due = Some(now);
+            // Not at once: what this call has certified has to be told first.
+            self.due = Some(now.saturating_add(1));
         } else {
             self.turn(now, State::Up);
             let wait = self.spread(self.rules.period);

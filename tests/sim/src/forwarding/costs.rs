@@ -77,9 +77,15 @@ fn missed(
 fn reconnect(journal: &mut Journal, store: &mut Store) -> Status {
     let mut link = Link::new(Rules::default(), 1);
     let upstream = 0;
-    let mut events = vec![Event::Wake];
-    while let Some(event) = events.pop() {
-        for effect in link.handle(NOW, event, &mut View { journal, upstream }) {
+    let (mut now, mut events) = (NOW, vec![Event::Wake]);
+    while link.status().state != State::Up {
+        let event = events.pop().unwrap_or(Event::Tick);
+        now = if event == Event::Tick {
+            link.deadline().unwrap()
+        } else {
+            now
+        };
+        for effect in link.handle(now, event, &mut View { journal, upstream }) {
             let (ask, frame) = match effect {
                 Effect::Ask { ask, frame } => {
                     let shard = store.shard.as_ref().unwrap();
