@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     change::{Change, KeptChange},
@@ -434,4 +436,61 @@ fn what_was_lost_is_told() {
     let effects = link.handle(BEGIN, told(*ask, &Reply::Noted), &mut outbox);
     assert_eq!(effects, [Effect::Noted(lost)]);
     assert_eq!(link.status().state, State::Up);
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    let found = prop_oneof![
+        Just(Found::Have),
+        Just(Found::Absent),
+        Just(Found::Differs { count: 3 }),
+        Just(Found::Latest),
+        Just(Found::Merged),
+        Just(Found::Gone),
+    ];
+    prop_oneof![
+        6 => proptest::collection::vec(found, 0..3).prop_map(Reply::Compared),
+        1 => proptest::collection::vec(any::<bool>(), 0..3).prop_map(Reply::Listed),
+        1 => proptest::collection::vec(any::<bool>(), 0..3).prop_map(Reply::Heads),
+        4 => (0u64..3).prop_map(|parcels| stored(parcels * 4 * SIZE as u64)),
+        1 => Just(Reply::Noted),
+        1 => Just(Reply::Refused(Bad::Unreadable)),
+        1 => Just(Reply::Refused(Bad::Forbidden)),
+    ]
+}
+
+proptest! {
+    /// Whatever an upstream says, and when: no more is under way than may be, and something is always due.
+    #[test]
+    fn whatever_comes_a_link_goes_on(
+        rate in proptest::option::of(1u64..2_000),
+        steps in proptest::collection::vec((0u8..12, 0u64..8, 1u64..40, reply()), 1..80),
+    ) {
+        let rules = Rules { rate, ..rules() };
+        let (mut link, mut outbox) = (Link::new(rules, 1), full(&[(1, 9), (6, 30)]));
+        let mut now = BEGIN;
+        let mut asked = vec![0];
+        for (kind, back, later, reply) in steps {
+            now += later * SECOND / 4;
+            let back = usize::try_from(back).unwrap().min(asked.len() - 1);
+            let ask = asked[asked.len() - 1 - back];
+            let event = match kind {
+                0 => Event::Wake,
+                1 => Event::Gone,
+                2 => Event::Failed { ask, why: "no way".to_owned() },
+                3..6 => Event::Tick,
+                _ => told(ask, &reply),
+            };
+            let effects = link.handle(now, event, &mut outbox);
+            prop_assert!(effects.len() <= QUESTIONS + rules.in_flight + 1, "{:?}", effects);
+            for effect in effects {
+                if let Effect::Ask { ask, .. } | Effect::Ship { ask, .. } = effect {
+                    asked.push(ask);
+                }
+            }
+            prop_assert!(link.flights.len() <= QUESTIONS + rules.in_flight);
+            let is_down = link.status().state == State::Down;
+            prop_assert_eq!(link.deadline().is_none(), is_down);
+            prop_assert!(link.deadline().is_none_or(|deadline| deadline > now));
+        }
+    }
 }
