@@ -36,7 +36,7 @@ impl Tried {
         let first = self.0.len() as u64;
         let samples: Vec<(String, String, String)> = (first..first + SAMPLES)
             .map(|n| {
-                let stamp = begin + ((n << 32) / 1_000) | 1;
+                let stamp = (begin + (n << 32) / 1_000) | 1;
                 let key = format!("v/42/{}", rng.below(50));
                 (key, format!("{stamp}/c11e"), format!("{{\"n\":{n}}}"))
             })
