@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 /// Listens, and passes on what comes until it is cut. It stands until the test ends.
@@ -22,6 +23,8 @@ pub struct Line {
 #[derive(Debug, Default)]
 struct State {
     passed: Arc<AtomicU64>,
+    /// Bytes a second that pass each way; 0 for as many as come.
+    rate: Arc<AtomicU64>,
     is_cut: bool,
     /// Nothing moves, and nobody is told.
     is_stalled: bool,
@@ -77,6 +80,11 @@ impl Line {
         self.state.lock().unwrap().passed.load(Relaxed)
     }
 
+    /// From now on no more than so many bytes a second pass each way; all that come if 0.
+    pub fn limit(&self, bytes_per_s: u64) {
+        self.state.lock().unwrap().rate.store(bytes_per_s, Relaxed);
+    }
+
     fn connect(&self, near: TcpStream, far: &str) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         if state.is_cut {
@@ -86,11 +94,28 @@ impl Line {
         for (source, sink) in [(&near, &far), (&far, &near)] {
             state.open.push(source.try_clone()?);
             let (mut source, mut sink) = (source.try_clone()?, sink.try_clone()?);
-            let passed = Arc::clone(&state.passed);
+            let (passed, rate) = (Arc::clone(&state.passed), Arc::clone(&state.rate));
             let line = self.clone();
             thread::spawn(move || {
                 let mut buffer = [0; 65_536];
-                while let Ok(count) = source.read(&mut buffer) {
+                // When the line is free again.
+                let mut free = Instant::now();
+                loop {
+                    let rate = rate.load(Relaxed);
+                    // Of a slow line a few milliseconds' worth at once.
+                    let most = match rate {
+                        0 => buffer.len(),
+                        rate => usize::try_from(rate / 200).unwrap_or(buffer.len()),
+                    };
+                    let most = most.clamp(512, buffer.len());
+                    let Ok(count) = source.read(&mut buffer[..most]) else {
+                        break;
+                    };
+                    if rate > 0 {
+                        let took = Duration::from_secs_f64(count as f64 / rate as f64);
+                        free = free.max(Instant::now()) + took;
+                        thread::sleep(free.saturating_duration_since(Instant::now()));
+                    }
                     let state = line.state.lock().unwrap();
                     drop(line.moves.wait_while(state, |state| state.is_stalled));
                     if count == 0 || sink.write_all(&buffer[..count]).is_err() {

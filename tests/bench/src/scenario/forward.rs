@@ -14,7 +14,7 @@ use zenoh::{
     qos::{CongestionControl, Reliability},
 };
 
-use super::Bench;
+use super::{Bench, series};
 use crate::{
     client,
     dataset::digest,
@@ -24,6 +24,9 @@ use crate::{
 
 /// Samples that wait when the outage ends.
 const SAMPLES: usize = 600_000;
+/// Bytes a second of the lines: 100 Mbit/s, and 10.
+const FAST: u64 = 12_500_000;
+const SLOW: u64 = 1_250_000;
 const DRAIN: Duration = Duration::from_secs(300);
 
 /// What a run showed.
@@ -83,39 +86,55 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     }
     let samples =
         Samples::read(bench.scaled(SAMPLES)).context("the recorded flight is not there")?;
-    let (mut links, mut plains) = (Vec::new(), Vec::new());
+    let (mut links, mut plains, mut slow) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
-        links.push(drain(bench, &samples)?);
-        plains.push(relay(bench, &samples)?);
+        links.push([drain(bench, &samples, 0)?, drain(bench, &samples, FAST)?]);
+        plains.push([relay(bench, &samples, 0)?, relay(bench, &samples, FAST)?]);
+        slow.push(drain(bench, &samples, SLOW)?);
     }
-    let of = |runs: &[Drained], figure: fn(&Drained) -> f64| {
-        let mut series = Series::default();
-        runs.iter().for_each(|run| series.push(figure(run)));
-        series
+    let of = |runs: &[[Drained; 2]], line: usize, figure: fn(&Drained) -> f64| {
+        series(runs, |run| figure(&run[line]))
     };
-    let notes = format!(
-        "first one after {:.0} ms; CPU a sample {:.2} / {:.2} us",
-        of(&links, |run| run.wait).median(),
-        of(&links, |run| run.cpu).median(),
-        of(&plains, |run| run.cpu).median(),
-    );
     let count = samples.0.len();
-    report.row(Row {
-        name: format!("{count} samples of a flight after an outage: a link / plain Zenoh"),
-        unit: Unit::Rate,
-        ours: of(&links, |run| run.rate),
-        yardstick: of(&plains, |run| run.rate),
-        target: Target::AtLeast(2.0),
-        notes,
-    });
-    let each = |runs: &[Drained]| of(runs, |run| run.bytes).median() / count as f64;
+    for (line, name, target) in [
+        (0, "a line without limits", Target::None),
+        (1, "100 Mbit/s", Target::AtLeast(2.0)),
+    ] {
+        let notes = format!(
+            "first one after {:.0} ms; CPU a sample {:.2} / {:.2} us",
+            of(&links, line, |run| run.wait).median(),
+            of(&links, line, |run| run.cpu).median(),
+            of(&plains, line, |run| run.cpu).median(),
+        );
+        report.row(Row {
+            name: format!(
+                "{count} samples of a flight after an outage, {name}: a link / plain Zenoh"
+            ),
+            unit: Unit::Rate,
+            ours: of(&links, line, |run| run.rate),
+            yardstick: of(&plains, line, |run| run.rate),
+            target,
+            notes,
+        });
+    }
+    let each = |runs: &[[Drained; 2]]| of(runs, 1, |run| run.bytes).median() / count as f64;
     report.row(Row {
         name: "the bytes of that on the line: a link / plain Zenoh".to_owned(),
         unit: Unit::Bytes,
-        ours: of(&links, |run| run.bytes),
-        yardstick: of(&plains, |run| run.bytes),
+        ours: of(&links, 1, |run| run.bytes),
+        yardstick: of(&plains, 1, |run| run.bytes),
         target: Target::AtMost(1.0 / 6.0),
         notes: format!("{:.1} / {:.1} B a sample", each(&links), each(&plains)),
+    });
+    let mut line = Series::default();
+    slow.iter().for_each(|_| line.push(SLOW as f64));
+    report.row(Row {
+        name: "what a link uses of 10 Mbit/s, a second".to_owned(),
+        unit: Unit::Bytes,
+        ours: series(&slow, |run| run.bytes / (count as f64 / run.rate)),
+        yardstick: line,
+        target: Target::AtLeast(0.9),
+        notes: format!("{:.1} k/s", series(&slow, |run| run.rate / 1e3).median()),
     });
     Ok(())
 }
@@ -129,11 +148,12 @@ fn outbox(session: &Session) -> Result<(u64, String)> {
     Ok((queued.with_context(|| status.to_string())?, state))
 }
 
-/// Cuts the line, lets everything wait, mends it.
-fn drain(bench: &Bench, samples: &Samples) -> Result<Drained> {
+/// Cuts a line of so many bytes a second, lets everything wait, mends it.
+fn drain(bench: &Bench, samples: &Samples, limit: u64) -> Result<Drained> {
     let (cloud_home, edge_home) = (bench.home()?, bench.home()?);
     let cloud = bench.start(&Kind::Weir(Storages::Series), &cloud_home)?;
     let line = Line::to(&cloud.endpoint);
+    line.limit(limit);
     let link = Kind::Weir(Storages::Forward(line.endpoint.clone()));
     let edge = bench.start(&link, &edge_home)?;
     let session = edge.client()?;
@@ -183,10 +203,11 @@ fn drain(bench: &Bench, samples: &Samples) -> Result<Drained> {
 }
 
 /// The same samples put as they are, through a router without a link, to one that counts them.
-fn relay(bench: &Bench, samples: &Samples) -> Result<Drained> {
+fn relay(bench: &Bench, samples: &Samples, limit: u64) -> Result<Drained> {
     let (cloud_home, edge_home) = (bench.home()?, bench.home()?);
     let cloud = bench.start(&Kind::Counting, &cloud_home)?;
     let line = Line::to(&cloud.endpoint);
+    line.limit(limit);
     let relay = Kind::Weir(Storages::Relay(line.endpoint.clone()));
     let edge: Router = bench.start(&relay, &edge_home)?;
     let (session, far) = (edge.client()?, cloud.client()?);
