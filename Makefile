@@ -22,8 +22,8 @@ WEIR_BENCH_STOCK ?= $(CARGO_TARGET_DIR)/stock
 WEIR_BENCH_POLICIES ?= $(CARGO_TARGET_DIR)/guests/wasm
 # Tests and benchmarks are told in the environment; `run` is not, because the router reads its
 # settings from variables that begin like these.
-test test-slow bench demo demo-mirror demo-tunnel: export WEIR_BIN := $(WEIR_BIN)
-test test-slow demo demo-mirror demo-tunnel: export WEIR_PYTHON := $(WEIR_PYTHON)
+test test-slow bench bench-forward demo demo-mirror demo-tunnel: export WEIR_BIN := $(WEIR_BIN)
+test test-slow bench bench-forward demo demo-mirror demo-tunnel: export WEIR_PYTHON := $(WEIR_PYTHON)
 bench bench-stock: export WEIR_BENCH_STOCK := $(WEIR_BENCH_STOCK)
 bench bench-stock demo-mirror demo-tunnel: export WEIR_BENCH_POLICIES := $(WEIR_BENCH_POLICIES)
 
@@ -34,7 +34,7 @@ DENY_WARNINGS := -- -D warnings
 RUN_TESTS := tests/tools/run-tests
 
 # The crates that compile in seconds: no Zenoh, no RocksDB.
-PURE_CRATES := weir-core weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-backend-influxdb weir-sim weir-tidy
+PURE_CRATES := weir-core weir-journal weir-settings weir-backend-api weir-backend-memory weir-backend-filesystem weir-backend-influxdb weir-sim weir-tidy
 PURE := $(PURE_CRATES:%=-p %)
 # The guests are a workspace of their own; here as ordinary crates, their modules in router/policy/tests.
 GUESTS := --manifest-path policies/Cargo.toml --workspace
@@ -99,13 +99,18 @@ sim: setup-build ## Simulate SEEDS histories (default 1000); SEED=N replays one;
 	cargo run --release -p weir-sim $(LOCKED) -- $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 .PHONY: bench
-bench: setup-build policies ## Measure the router against its yardsticks; BENCH="--quick" passes options on
+bench: setup-build venv policies ## Measure the router against its yardsticks; BENCH="--quick" passes options on
 	cargo build --release -p weir -p weir-bench $(LOCKED)
 	$(CARGO_TARGET_DIR)/release/weir-bench $(BENCH)
 	$(MAKE) bench-calls
 
 # Those that ship and need no settings.
 MEASURED := hot-key-spread latest-only keep-first grow-only-set max-value
+.PHONY: bench-forward
+bench-forward: setup-build venv ## Measure what a link does when an outage ends, against plain Zenoh
+	cargo build --release -p weir -p weir-bench $(LOCKED)
+	$(CARGO_TARGET_DIR)/release/weir-bench --only forward $(BENCH)
+
 .PHONY: bench-calls
 bench-calls: policies ## Measure what a call of a policy costs against an empty call
 	cargo build --release -p weir -p weir-policy --bins --example call_costs $(LOCKED)
