@@ -258,6 +258,9 @@ impl World {
         stretches: &[Stretch],
         mark: Mark,
     ) -> Result<(), String> {
+        if let Some(part) = stretches.iter().find(|of| **of != of.seconds()) {
+            return Err(format!("a part of a second is certified: {part:?}"));
+        }
         let now = self.edge_now(edge);
         format!("{edge} {upstream} {stretches:?} {mark:?}").hash(&mut self.trace);
         let journal = &mut self.routers[edge].journal;

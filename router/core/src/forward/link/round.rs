@@ -652,12 +652,15 @@ impl Round {
         let is_cut = self.latest.is_empty() && lacking.len() <= self.sizes.ripe_parts;
         let mut parts = Vec::new();
         for stretch in lacking {
+            let mut cut = vec![(stretch, Summary::EMPTY)];
             if is_cut && stretch.to - stretch.from > 1 << 32 {
-                let cut = outbox.split(&stretch, self.sizes.ripe_parts)?;
-                parts.extend(cut.into_iter().map(|(part, _)| part));
-            } else {
-                parts.push(stretch);
+                let finer = outbox.split(&stretch, self.sizes.ripe_parts)?;
+                // Seconds are certified as a whole.
+                if finer.iter().all(|(part, _)| *part == part.seconds()) {
+                    cut = finer;
+                }
             }
+            parts.extend(cut.into_iter().map(|(part, _)| part));
         }
         parts.sort_by_key(|part| part.from);
         self.ripening = parts.into();
