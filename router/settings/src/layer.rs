@@ -86,7 +86,7 @@ impl Flag {
 ///
 /// `weir` itself reads the first as defaults of flags; the others tell the project's tests and
 /// benchmarks where things are, and a router that they start must not wonder about them.
-pub const RESERVED_VARIABLES: [&str; 15] = [
+pub const RESERVED_VARIABLES: [&str; 16] = [
     "WEIR_CONFIG",
     "WEIR_LOG",
     "WEIR_LOG_FORMAT",
@@ -102,6 +102,7 @@ pub const RESERVED_VARIABLES: [&str; 15] = [
     "WEIR_MIRROR_TROUBLES",
     "WEIR_OUTAGE_SECONDS",
     "WEIR_WIRE_KEYS",
+    "WEIR_FORWARD_TROUBLES",
 ];
 
 const PREFIX: &str = "WEIR_";

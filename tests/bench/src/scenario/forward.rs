@@ -4,7 +4,15 @@
 //! The line is a process's own proxy that can be cut and counts what passes; the samples are a recorded
 //! flight. After each run the cloud must hold every sample once, byte for byte.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Error, Result, ensure};
 use serde_json::Value;
@@ -136,7 +144,181 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         target: Target::AtLeast(0.9),
         notes: format!("{:.1} k/s", series(&slow, |run| run.rate / 1e3).median()),
     });
+    let mut lives = Vec::new();
+    for _ in 0..bench.rounds {
+        lives.push(live(bench, &samples)?);
+    }
+    report.row(Row {
+        name: "live samples while that drains, p99, 100 Mbit/s / 1.5 times the idle one and 5 ms"
+            .to_owned(),
+        unit: Unit::Millis,
+        ours: series(&lives, |live| live.draining),
+        yardstick: series(&lives, |live| live.idle * 1.5 + 5.0),
+        target: Target::AtMost(1.0),
+        notes: format!("idle {:.2} ms", series(&lives, |live| live.idle).median()),
+    });
+    report.row(Row {
+        name: "from the end of an outage to the first live sample: with a backlog / without"
+            .to_owned(),
+        unit: Unit::Millis,
+        ours: series(&lives, |live| live.first_behind),
+        yardstick: series(&lives, |live| live.first),
+        target: Target::AtMost(1.2),
+        notes: "Zenoh tries to connect once a second".to_owned(),
+    });
     Ok(())
+}
+
+/// From one live sample to the next.
+const LIVE_PERIOD: Duration = Duration::from_millis(2);
+
+/// What live samples take, in milliseconds.
+#[derive(Debug, Default)]
+struct Live {
+    /// The slowest of a hundred while nothing else is sent.
+    idle: f64,
+    /// The same while a backlog drains.
+    draining: f64,
+    /// From the end of an outage to the first live sample, without a backlog.
+    first: f64,
+    /// The same with one.
+    first_behind: f64,
+}
+
+/// A publisher of live samples at the edge and a subscriber at the cloud, of one clock.
+struct Beat {
+    took: Receiver<(Instant, Instant)>,
+    is_over: Arc<AtomicBool>,
+    publisher: Option<thread::JoinHandle<()>>,
+    _subscriber: zenoh::pubsub::Subscriber<()>,
+    // Without its session a subscriber receives nothing.
+    _cloud: Session,
+}
+
+impl Beat {
+    fn start(edge: Session, cloud: Session) -> Result<Self> {
+        let began = Instant::now();
+        let (told, took) = channel();
+        let subscriber = cloud
+            .declare_subscriber("bench/live")
+            .callback(move |sample| {
+                let bytes = sample.payload().to_bytes();
+                if let Some(micros) = bytes.first_chunk().copied().map(u64::from_be_bytes) {
+                    let sent = began + Duration::from_micros(micros);
+                    // Who measures no more needs no more.
+                    let _ = told.send((sent, Instant::now()));
+                }
+            })
+            .wait()
+            .map_err(Error::from_boxed)?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let publisher = thread::spawn(move || {
+            while !over.load(Relaxed) {
+                let now = u64::try_from(began.elapsed().as_micros()).unwrap_or_default();
+                let put = edge.put("bench/live", now.to_be_bytes().to_vec());
+                if put
+                    .congestion_control(CongestionControl::Drop)
+                    .wait()
+                    .is_err()
+                {
+                    return;
+                }
+                thread::sleep(LIVE_PERIOD);
+            }
+        });
+        Ok(Self {
+            took,
+            is_over,
+            publisher: Some(publisher),
+            _subscriber: subscriber,
+            _cloud: cloud,
+        })
+    }
+
+    /// What samples took that were sent between two moments, sorted, in milliseconds.
+    fn between(&self, from: Instant, to: Instant) -> Vec<f64> {
+        let mut took: Vec<f64> = self
+            .took
+            .try_iter()
+            .filter(|(sent, _)| from <= *sent && *sent < to)
+            .map(|(sent, came)| (came - sent).as_secs_f64() * 1e3)
+            .collect();
+        took.sort_by(f64::total_cmp);
+        took
+    }
+
+    /// Waits for the first sample that was sent after a moment; how long after it that came.
+    fn first(&self, from: Instant) -> Result<f64> {
+        loop {
+            let (sent, came) = self.took.recv_timeout(DRAIN)?;
+            if sent > from {
+                return Ok((came - from).as_secs_f64() * 1e3);
+            }
+        }
+    }
+}
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        if let Some(publisher) = self.publisher.take() {
+            // It only publishes: what it has to say is said.
+            let _ = publisher.join();
+        }
+    }
+}
+
+/// What a backlog does to what is live, on a line of 100 Mbit/s.
+fn live(bench: &Bench, samples: &Samples) -> Result<Live> {
+    let (cloud_home, edge_home) = (bench.home()?, bench.home()?);
+    let cloud = bench.start(&Kind::Weir(Storages::Series), &cloud_home)?;
+    let line = Line::to(&cloud.endpoint);
+    line.limit(FAST);
+    let link = Kind::Weir(Storages::Forward(line.endpoint.clone()));
+    let edge = bench.start(&link, &edge_home)?;
+    let session = edge.client()?;
+    let wait_for =
+        |wanted: &'static str| client::poll(DRAIN, wanted, || Ok(outbox(&session)?.1 == wanted));
+    wait_for("up")?;
+    let beat = Beat::start(edge.client()?, cloud.client()?)?;
+    let began = Instant::now();
+    beat.first(began)?;
+    let from = Instant::now();
+    thread::sleep(Duration::from_secs(5));
+    let p99 = |took: &[f64]| took.get(took.len() * 99 / 100).copied();
+    let idle = p99(&beat.between(from, Instant::now())).context("no live samples")?;
+    line.cut();
+    wait_for("down")?;
+    let mended = Instant::now();
+    line.mend();
+    let first = beat.first(mended)?;
+    wait_for("up")?;
+    line.cut();
+    wait_for("down")?;
+    samples.put(&session)?;
+    let waiting = samples.0.len() as u64;
+    client::poll(DRAIN, "not all of it waits", || {
+        Ok(outbox(&session)?.0 >= waiting)
+    })?;
+    let mended = Instant::now();
+    line.mend();
+    let first_behind = beat.first(mended)?;
+    wait_for("draining")?;
+    let from = Instant::now();
+    client::poll(DRAIN, "the backlog does not end", || {
+        Ok(outbox(&session)?.0 < waiting / 10)
+    })?;
+    let draining = p99(&beat.between(from, Instant::now())).context("no live samples")?;
+    drop(beat);
+    edge.stop()?;
+    cloud.stop()?;
+    Ok(Live {
+        idle,
+        draining,
+        first,
+        first_behind,
+    })
 }
 
 /// What waits in the link's outbox, and the state of the link.
