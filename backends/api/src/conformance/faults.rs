@@ -96,9 +96,13 @@ impl<'a> Driver<'a> {
     fn offer(&mut self, mut batch: Vec<Op>) -> Vec<Op> {
         let admissions = self.attempt(|driver| {
             let offered = driver.shard()?.offer(&mut batch);
-            if offered.is_err() {
+            // What failed before it was decided has written nothing: what was in doubt still is.
+            let decided = match &offered {
+                Ok(_) => Vec::new(),
+                Err(_) => driver.shard()?.decided.clone(),
+            };
+            if !decided.is_empty() {
                 let mut model = driver.model.clone();
-                let decided = driver.shard()?.decided.clone();
                 for (op, admission) in batch.iter().zip(decided) {
                     if counts(admission) {
                         model.apply(op);
@@ -245,7 +249,26 @@ pub fn doubts_and_crashes_lose_nothing(site: &mut Site) {
     if !site.can().persistent {
         return;
     }
+    what_is_in_doubt_stays_so(site);
     random(site, || [passing(), doubtful()].concat());
+}
+
+/// A batch of which nobody knows whether it was written is offered again and fails before it is judged;
+/// then the process dies.
+fn what_is_in_doubt_stays_so(site: &Site) {
+    let faults = Faults::new();
+    let volume = Faulty::new(site.make_volume(), faults.clone());
+    let put = Op::Key(weir_core::change::Change {
+        key: weir_core::key::Key::new("k"),
+        stamp: Some(stamp(1, 0)),
+        value: Some(Value::bytes("v")),
+    });
+    faults.at(Operation::Commit, 1, Fault::Torn { applied: true });
+    faults.at(Operation::Heads, 1, Fault::Error(ErrorKind::Unavailable));
+    faults.at(Operation::Heads, 2, Fault::Crash { applied: false });
+    let spec = site.spec("in-doubt");
+    Driver::new(&volume, &spec, &faults, History::Latest).run(&[Step::Batch(vec![put])]);
+    assert_eq!(faults.injected(), 3, "what was to fail was not called");
 }
 
 /// The process dies at each write of a history in turn, just before and just after it is written.
