@@ -264,8 +264,9 @@ fn what_is_in_doubt_stays_so(site: &Site) {
         value: Some(Value::bytes("v")),
     });
     faults.at(Operation::Commit, 1, Fault::Torn { applied: true });
-    faults.at(Operation::Heads, 1, Fault::Error(ErrorKind::Unavailable));
-    faults.at(Operation::Heads, 2, Fault::Crash { applied: false });
+    // The first is asked for before the commit.
+    faults.at(Operation::Heads, 2, Fault::Error(ErrorKind::Unavailable));
+    faults.at(Operation::Heads, 3, Fault::Crash { applied: false });
     let spec = site.spec("in-doubt");
     Driver::new(&volume, &spec, &faults, History::Latest).run(&[Step::Batch(vec![put])]);
     assert_eq!(faults.injected(), 3, "what was to fail was not called");
