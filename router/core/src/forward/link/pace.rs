@@ -1,5 +1,12 @@
-//! How much is shipped at once: by what the line has shown that it carries, by what the upstream says
-//! that it can take, and by the rate that the settings allow.
+//! How much is shipped at once: by how long answers take, by what the upstream says that it can take, and
+//! by the rate that the settings allow.
+//!
+//! What is under way beyond what the line carries stands in a queue, and live samples stand behind it. So
+//! the window grows only while answers take little longer than the shortest one did, and shrinks when they
+//! take much longer, as in LEDBAT (RFC 6817), which makes way for other traffic.
+
+#[cfg(test)]
+mod tests;
 
 use super::Rules;
 
@@ -8,6 +15,12 @@ use super::Rules;
 const PARCEL_BYTES_MIN: usize = 4 << 10;
 /// What is under way at first: some seconds of a line of 16 kbit/s, packed.
 const WINDOW_FIRST: usize = 32 << 10;
+/// Parcels of a window: while one is answered the others keep the line busy, and none takes long by itself.
+const PARCELS: usize = 8;
+/// How much longer than the shortest an answer may take (NTP64, 100 ms, the most of RFC 6817).
+const QUEUE: u64 = (1 << 32) / 10;
+/// When a line is measured anew, since its way may be another, longer one (NTP64, five minutes).
+const ANEW: u64 = 300 << 32;
 /// A shipment may begin so much earlier than its rate says (NTP64, 100 ms), so that late ticks cost nothing.
 const BURST: u64 = (1 << 32) / 10;
 const SECOND: u128 = 1 << 32;
@@ -15,8 +28,14 @@ const SECOND: u128 = 1 << 32;
 /// The pace of one link.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Bytes that may be under way. Doubles with what is answered quickly, halves with what is not.
+    /// Bytes that may be under way.
     window: usize,
+    /// The shortest that an answer took since `began` (NTP64).
+    shortest: u64,
+    /// A queue was seen since `began`: from now on it is gone about carefully.
+    is_known: bool,
+    /// When the first parcel went of which that was measured; `None` if none has gone yet.
+    began: Option<u64>,
     /// What the upstream can take at once, as it last said.
     credit: Option<u64>,
     /// It can take nothing; when to try again (NTP64).
@@ -30,6 +49,9 @@ impl Pace {
     pub fn new(rules: &Rules) -> Self {
         Self {
             window: WINDOW_FIRST.min(Self::window_max(rules)),
+            shortest: u64::MAX,
+            is_known: false,
+            began: None,
             credit: None,
             retry: 0,
             free: 0,
@@ -57,6 +79,15 @@ impl Pace {
 
     /// A parcel was handed out.
     pub fn shipped(&mut self, now: u64, bytes: usize, rules: &Rules) {
+        if now.saturating_sub(*self.began.get_or_insert(now)) > ANEW {
+            *self = Self {
+                began: Some(now),
+                credit: self.credit,
+                retry: self.retry,
+                free: self.free,
+                ..Self::new(rules)
+            };
+        }
         if let Some(rate) = rules.rate {
             let time = bytes as u128 * SECOND / u128::from(rate.max(1));
             let time = u64::try_from(time).unwrap_or(u64::MAX);
@@ -67,15 +98,46 @@ impl Pace {
         }
     }
 
-    /// A parcel is stored, and this is what can be taken from now on.
-    pub fn stored(&mut self, now: u64, bytes: usize, credit: u64, is_quick: bool, rules: &Rules) {
-        if is_quick {
-            self.window = (self.window + bytes).min(Self::window_max(rules));
+    /// A parcel is stored that went at `sent`, and this is what can be taken from now on. One that had to
+    /// be shipped again says nothing of the line.
+    pub fn stored(
+        &mut self,
+        now: u64,
+        sent: Option<u64>,
+        bytes: usize,
+        credit: u64,
+        rules: &Rules,
+    ) {
+        if let (Some(sent), Some(began)) = (sent, self.began)
+            && sent >= began
+        {
+            let took = now.saturating_sub(sent);
+            self.shortest = self.shortest.min(took);
+            self.adapt(took - self.shortest, bytes, rules);
         }
         self.credit = Some(credit);
         if credit == 0 {
             self.retry = now.saturating_add((rules.timeout / 4).max(1));
         }
+    }
+
+    /// Doubles within a window's answers until something stands in a queue; then grows and shrinks by how
+    /// much does.
+    fn adapt(&mut self, queued: u64, bytes: usize, rules: &Rules) {
+        let part = |time: u64| {
+            let part = bytes as u128 * u128::from(time.min(QUEUE)) / u128::from(QUEUE);
+            usize::try_from(part).unwrap_or(bytes)
+        };
+        self.is_known |= queued > QUEUE / 2;
+        self.window = if !self.is_known {
+            self.window + bytes
+        } else if queued <= QUEUE {
+            self.window + part(QUEUE - queued) / 4
+        } else {
+            self.window.saturating_sub(part(queued - QUEUE) / 2)
+        };
+        let least = PARCEL_BYTES_MIN.min(Self::window_max(rules));
+        self.window = self.window.clamp(least, Self::window_max(rules));
     }
 
     /// A parcel was not answered in time.
@@ -87,8 +149,7 @@ impl Pace {
         if parcels >= rules.in_flight.max(1) {
             return None;
         }
-        // A parcel for each half, so that one is under way while the other is answered.
-        let mut goal = (self.window / 2).max(PARCEL_BYTES_MIN);
+        let mut goal = (self.window / PARCELS).max(PARCEL_BYTES_MIN);
         goal = goal.min(rules.parcel_bytes.max(1));
         if let Some(rate) = rules.rate {
             let second = usize::try_from(rate).unwrap_or(usize::MAX);

@@ -107,6 +107,7 @@ impl Outbox for Full {
 fn rules() -> Rules {
     Rules {
         parcel_bytes: 4 * SIZE,
+        in_flight: 4,
         ..Rules::default()
     }
 }
