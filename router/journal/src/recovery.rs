@@ -320,7 +320,12 @@ fn rebuild(
             segment.bytes = found.end;
             segment.blocks = Some(found.blocks);
         }
-        other => other.map_err(JournalError::io(&path))?,
+        // It can be read. A disk that does not take what is written is no bad place in it.
+        Err(error) => {
+            let why = format!("{}: {error}", path.display());
+            return Err(JournalError::Poisoned { why });
+        }
+        Ok(()) => {}
     }
     recovery.segments += 1;
     recovery.records += segment.records();

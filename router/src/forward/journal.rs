@@ -299,7 +299,8 @@ impl SharedJournal {
         let state = match Journal::open(self.options.clone(), &names, now) {
             Ok((journal, recovery)) => {
                 tracing::info!(link = self.link, %dir, records = recovery.records, "the journal is open");
-                if !recovery.damaged.is_empty() || !recovery.torn.is_empty() {
+                let is_whole = recovery.damaged.is_empty() && recovery.torn.is_empty();
+                if !is_whole || !recovery.repaired.is_empty() {
                     tracing::warn!(link = self.link, ?recovery, "the journal was not whole");
                 }
                 let open = Open {
