@@ -86,7 +86,7 @@ impl Flag {
 ///
 /// `weir` itself reads the first as defaults of flags; the others tell the project's tests and
 /// benchmarks where things are, and a router that they start must not wonder about them.
-pub const RESERVED_VARIABLES: [&str; 16] = [
+pub const RESERVED_VARIABLES: [&str; 19] = [
     "WEIR_CONFIG",
     "WEIR_LOG",
     "WEIR_LOG_FORMAT",
@@ -103,6 +103,9 @@ pub const RESERVED_VARIABLES: [&str; 16] = [
     "WEIR_OUTAGE_SECONDS",
     "WEIR_WIRE_KEYS",
     "WEIR_FORWARD_TROUBLES",
+    "WEIR_FORWARD_FAILPOINTS",
+    "WEIR_FORWARD_FLAPS",
+    "WEIR_FORWARD_EDGES",
 ];
 
 const PREFIX: &str = "WEIR_";

@@ -10,6 +10,7 @@
 )]
 
 pub mod cli;
+pub mod failpoint;
 pub mod flight;
 pub mod guest;
 pub mod http;
@@ -22,6 +23,7 @@ pub mod rng;
 pub mod router;
 pub mod say;
 pub mod time;
+pub mod tried;
 pub mod wait;
 
 pub use cli::{Ended, weir, weir_with};

@@ -57,6 +57,24 @@ impl Process {
     /// # Panics
     /// When it ends before, or says nothing of the kind in time.
     pub fn wait_line(&mut self, patience: Duration, is_it: impl Fn(&str) -> bool) -> Vec<String> {
+        match self.wait_line_or_end(patience, is_it) {
+            Ok(seen) => seen,
+            Err(status) => panic!("{} ended with {status}\n{}", self.name, self.log()),
+        }
+    }
+
+    /// As [`Process::wait_line`]; `Err` when it ends before.
+    ///
+    /// # Errors
+    /// How it ended.
+    ///
+    /// # Panics
+    /// When it says nothing of the kind in time.
+    pub fn wait_line_or_end(
+        &mut self,
+        patience: Duration,
+        is_it: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, ExitStatus> {
         let end = Instant::now() + patience;
         let mut seen = Vec::new();
         loop {
@@ -68,18 +86,11 @@ impl Process {
                     let done = is_it(&line);
                     seen.push(line);
                     if done {
-                        return seen;
+                        return Ok(seen);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => panic!("{} is silent: {seen:?}", self.name),
-                Err(RecvTimeoutError::Disconnected) => {
-                    let status = self.child.wait().unwrap();
-                    panic!(
-                        "{} ended with {status}: {seen:?}\n{}",
-                        self.name,
-                        self.log()
-                    );
-                }
+                Err(RecvTimeoutError::Disconnected) => return Err(self.child.wait().unwrap()),
             }
         }
     }
@@ -111,6 +122,11 @@ impl Process {
     pub fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Whether it has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Waits for its end.

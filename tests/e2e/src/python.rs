@@ -156,6 +156,19 @@ impl Client {
         self.call(&json!({ "op": "reconnect" }));
     }
 
+    /// As [`Client::reconnect`], to a router that may die meanwhile; whether there is a session now.
+    #[track_caller]
+    pub fn try_reconnect(&mut self) -> bool {
+        self.tell(&json!({ "op": "reconnect" }));
+        self.hear_any()["exception"].is_null()
+    }
+
+    /// Opens a new session with another router.
+    #[track_caller]
+    pub fn connect_to(&mut self, endpoint: &str) {
+        self.call(&json!({ "op": "reconnect", "endpoint": endpoint }));
+    }
+
     /// Starts to receive; what comes is to be had from [`Client::received`].
     #[track_caller]
     pub fn subscribe(&mut self, key: &str) {
@@ -201,11 +214,16 @@ impl Client {
 
     #[track_caller]
     fn hear(&mut self, op: &str) -> Value {
-        let is_answer = |line: &str| line.starts_with('{');
-        let line = self.process.wait_line(OPERATION, is_answer).pop().unwrap();
-        let answer: Value = serde_json::from_str(&line).unwrap();
+        let answer = self.hear_any();
         assert!(answer.get("exception").is_none(), "{op}: {answer}");
         answer
+    }
+
+    #[track_caller]
+    fn hear_any(&mut self) -> Value {
+        let is_answer = |line: &str| line.starts_with('{');
+        let line = self.process.wait_line(OPERATION, is_answer).pop().unwrap();
+        serde_json::from_str(&line).unwrap()
     }
 }
 

@@ -170,7 +170,21 @@ impl Router {
     }
 
     /// Starts it again, on the same ports with the same data, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it ends instead.
     pub fn restart(&mut self) {
+        if let Err(ended) = self.try_restart() {
+            panic!("a router that should be ready: {ended}");
+        }
+    }
+
+    /// As [`Router::restart`]; a router that may end before it is ready.
+    ///
+    /// # Errors
+    /// How it ended, and what it said.
+    pub fn try_restart(&mut self) -> Result<(), String> {
+        self.process = None;
         let mut command = cli::command();
         if let Some(name) = &self.namespace {
             let program = command.get_program().to_owned();
@@ -196,8 +210,43 @@ impl Router {
         let port = self.endpoint.rsplit(':').next().unwrap();
         let mut process = Process::start(&format!("weir:{port}"), &mut command);
         let is_ready = |line: &str| line.starts_with("ready in ") && line.ends_with(" ms");
-        self.greeting = process.wait_line(START, is_ready);
+        match process.wait_line_or_end(START, is_ready) {
+            Ok(greeting) => self.greeting = greeting,
+            Err(status) => return Err(format!("{status}\n{}", process.log())),
+        }
         self.process = Some(process);
+        Ok(())
+    }
+
+    /// The environment it is started with the next time, beside our own.
+    pub fn set_variables(&mut self, variables: Vec<(String, String)>) {
+        self.variables = variables;
+    }
+
+    /// Whether it runs; it may have ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// SIGTERM to one that may end otherwise, or has ended; whether it ended by itself with status 0.
+    pub fn try_term(&mut self) -> bool {
+        let Some(mut process) = self.process.take() else {
+            return false;
+        };
+        if !process.is_running() {
+            return false;
+        }
+        process.signal("TERM");
+        process.wait(PATIENCE).code() == Some(0)
+    }
+
+    /// The process's id.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
     }
 
     /// SIGKILL.
@@ -271,8 +320,19 @@ impl Router {
     #[track_caller]
     #[must_use]
     pub fn rest_value(&self, key: &str) -> Option<Value> {
-        let answer = self.rest_get(key).json();
+        Self::value_of(key, &self.rest_get(key))
+    }
+
+    /// As [`Router::rest_value`], of a router that may be gone.
+    #[must_use]
+    pub fn try_rest_value(&self, key: &str) -> Option<Value> {
+        let answer = http::try_request(self.rest, "GET", &format!("/{key}"), "text/plain", b"");
+        Self::value_of(key, &answer.ok()?)
+    }
+
+    fn value_of(key: &str, answer: &Answer) -> Option<Value> {
         answer
+            .json()
             .as_array()?
             .iter()
             .find(|entry| entry["key"] == key)

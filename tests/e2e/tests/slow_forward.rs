@@ -6,7 +6,7 @@
 #[path = "../../../backends/influxdb/tests/common/influxd.rs"]
 mod influxd;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_e2e::{
@@ -15,6 +15,7 @@ use weir_e2e::{
     python::packed,
     rng::Rng,
     time::{SECOND, hour_ago},
+    tried::Tried,
     until_within,
 };
 
@@ -25,45 +26,10 @@ const SAMPLES: u64 = 300;
 /// How soon after the last trouble the cloud has everything.
 const DRAINED: Duration = Duration::from_secs(60);
 
-/// What was tried, by timestamp: its key, its value, and whether it was acknowledged.
-#[derive(Default)]
-struct Tried(BTreeMap<String, (String, Vec<u8>, bool)>);
-
-impl Tried {
-    /// Puts some, a few at once, up to the first that is not acknowledged; meanwhile something may happen.
-    fn put(&mut self, client: &mut Client, rng: &mut Rng, meanwhile: impl FnOnce()) {
-        let begin = (hour_ago() / SECOND) << 32;
-        let first = self.0.len() as u64;
-        let samples: Vec<(String, String, String)> = (first..first + SAMPLES)
-            .map(|n| {
-                let stamp = (begin + (n << 32) / 1_000) | 1;
-                let key = format!("v/42/{}", rng.below(50));
-                (key, format!("{stamp}/c11e"), format!("{{\"n\":{n}}}"))
-            })
-            .collect();
-        let request = |(key, stamp, value): &(String, String, String)| {
-            json!({
-                "selector": format!("{key}?_put;durability=written;timestamp={stamp}"),
-                "value": packed(value),
-                "target": "all",
-                "timeout": 5,
-            })
-        };
-        let requests: Vec<Value> = samples.iter().map(request).collect();
-        let receipts = client.acks(&requests, meanwhile);
-        let mut receipts = receipts.iter();
-        for (key, stamp, value) in samples {
-            let is_acknowledged = receipts
-                .next()
-                .is_some_and(|receipt| receipt["admission"].is_string());
-            self.0
-                .insert(stamp, (key, value.into_bytes(), is_acknowledged));
-        }
-    }
-
-    fn acknowledged(&self) -> usize {
-        self.0.values().filter(|(.., is)| *is).count()
-    }
+/// Puts some samples of fifty topics; whoever acknowledges one, it has to be there.
+fn put(tried: &mut Tried, client: &mut Client, rng: &mut Rng, meanwhile: impl FnOnce()) {
+    let sample = |n: u64| (format!("v/42/{}", rng.below(50)), format!("{{\"n\":{n}}}"));
+    tried.put(client, SAMPLES, None, sample, meanwhile);
 }
 
 fn state(edge: &Router) -> Value {
@@ -91,34 +57,36 @@ fn what_was_acknowledged_reaches_the_cloud_once_whatever_dies() {
     let mut counts = [0; 4];
     let mut is_broken = false;
     for _ in 0..troubles {
-        tried.put(&mut client, &mut rng, || {});
+        put(&mut tried, &mut client, &mut rng, || {});
         let trouble = usize::try_from(rng.below(4)).unwrap();
         counts[trouble] += 1;
         match trouble {
             0 => {
                 let edge = &mut edge;
-                tried.put(&mut client, &mut rng, || edge.kill9());
+                put(&mut tried, &mut client, &mut rng, || edge.kill9());
                 edge.restart();
                 client.reconnect();
             }
             1 => {
                 let cloud = &mut cloud;
-                tried.put(&mut client, &mut rng, || cloud.kill9());
-                tried.put(&mut client, &mut rng, || {});
+                put(&mut tried, &mut client, &mut rng, || cloud.kill9());
+                put(&mut tried, &mut client, &mut rng, || {});
                 cloud.restart();
             }
             _ => {
                 let line = &line;
-                tried.put(&mut client, &mut rng, || match (is_broken, trouble) {
-                    (true, _) => line.mend(),
-                    (false, 2) => line.cut(),
-                    (false, _) => line.stall(),
+                put(&mut tried, &mut client, &mut rng, || {
+                    match (is_broken, trouble) {
+                        (true, _) => line.mend(),
+                        (false, 2) => line.cut(),
+                        (false, _) => line.stall(),
+                    }
                 });
                 is_broken = !is_broken;
             }
         }
     }
-    tried.put(&mut client, &mut rng, || {});
+    put(&mut tried, &mut client, &mut rng, || {});
     line.mend();
     until_within(DRAINED, "the journal is empty", || {
         let status = state(&edge);
@@ -130,19 +98,7 @@ fn what_was_acknowledged_reaches_the_cloud_once_whatever_dies() {
     assert_eq!(state(&edge)["lost"], json!([]));
     let got = cloud.python().get_all("v/**?_time=[now(-2h)..now()]");
     assert_eq!(got.errors, Vec::<String>::new());
-    let mut held = BTreeMap::new();
-    for sample in got.samples {
-        let stamp = sample.timestamp.unwrap();
-        let (key, value, _) = &tried.0[&stamp];
-        assert_eq!((&sample.key, &sample.value), (key, value), "{stamp}");
-        let before = held.insert(stamp, ());
-        assert_eq!(before, None, "doubled: {}", sample.key);
-    }
-    let missing: Vec<_> = tried
-        .0
-        .iter()
-        .filter(|(stamp, (.., is_acknowledged))| *is_acknowledged && !held.contains_key(*stamp))
-        .collect();
+    let missing = tried.missing(got.samples);
     assert!(
         missing.is_empty(),
         "{} missing: {:?}",
@@ -153,7 +109,7 @@ fn what_was_acknowledged_reaches_the_cloud_once_whatever_dies() {
     weir_e2e::say(&format!(
         "{edges} deaths of the edge, {clouds} of the cloud, {cuts} cuts, {stalls} stalls, or mends; {} of {} acknowledged",
         tried.acknowledged(),
-        tried.0.len(),
+        tried.count(),
     ));
     assert!(tried.acknowledged() > troubles * 200);
 }
