@@ -11,6 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// One of the two ways of a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// From who connects to whom the line leads to.
+    There,
+    /// The other.
+    Back,
+}
+
 /// Listens, and passes on what comes until it is cut. It stands until the test ends.
 #[derive(Clone, Debug)]
 pub struct Line {
@@ -26,8 +35,8 @@ struct State {
     /// Bytes a second that pass each way; 0 for as many as come.
     rate: Arc<AtomicU64>,
     is_cut: bool,
-    /// Nothing moves, and nobody is told.
-    is_stalled: bool,
+    /// Nothing moves there, and back, and nobody is told.
+    is_stalled: [bool; 2],
     open: Vec<TcpStream>,
 }
 
@@ -65,13 +74,25 @@ impl Line {
     pub fn mend(&self) {
         let mut state = self.state.lock().unwrap();
         state.is_cut = false;
-        state.is_stalled = false;
+        state.is_stalled = [false; 2];
         self.moves.notify_all();
     }
 
     /// Nothing passes any more, and neither end is told: what was connected stays so.
     pub fn stall(&self) {
-        self.state.lock().unwrap().is_stalled = true;
+        self.state.lock().unwrap().is_stalled = [true; 2];
+    }
+
+    /// Nothing passes one way any more, and neither end is told.
+    pub fn stall_way(&self, way: Way) {
+        self.state.lock().unwrap().is_stalled[way as usize] = true;
+    }
+
+    /// Waits until one way is free.
+    fn wait(&self, way: Way) {
+        let state = self.state.lock().unwrap();
+        let is_stalled = |state: &mut State| state.is_stalled[way as usize];
+        drop(self.moves.wait_while(state, is_stalled));
     }
 
     /// The bytes that have passed, both ways, without headers of TCP and IP.
@@ -91,7 +112,8 @@ impl Line {
             return near.shutdown(Shutdown::Both);
         }
         let far = TcpStream::connect(far)?;
-        for (source, sink) in [(&near, &far), (&far, &near)] {
+        let (there, back) = (Way::There, Way::Back);
+        for (way, source, sink) in [(there, &near, &far), (back, &far, &near)] {
             state.open.push(source.try_clone()?);
             let (mut source, mut sink) = (source.try_clone()?, sink.try_clone()?);
             let (passed, rate) = (Arc::clone(&state.passed), Arc::clone(&state.rate));
@@ -116,18 +138,62 @@ impl Line {
                         free = free.max(Instant::now()) + took;
                         thread::sleep(free.saturating_duration_since(Instant::now()));
                     }
-                    let state = line.state.lock().unwrap();
-                    drop(line.moves.wait_while(state, |state| state.is_stalled));
+                    line.wait(way);
                     if count == 0 || sink.write_all(&buffer[..count]).is_err() {
                         break;
                     }
                     passed.fetch_add(count as u64, Relaxed);
                 }
-                // One end is gone: so is the other.
-                let _ = source.shutdown(Shutdown::Both);
+                // One end is gone: so is the other, as soon as that can come through to it.
+                line.wait(way);
                 let _ = sink.shutdown(Shutdown::Both);
+                line.wait(if way == there { back } else { there });
+                let _ = source.shutdown(Shutdown::Both);
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is there within a moment.
+    fn arrives(stream: &mut TcpStream) -> bool {
+        stream
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        stream.read(&mut [0; 8]).is_ok_and(|count| count > 0)
+    }
+
+    #[test]
+    fn one_way_stalls_alone_and_what_stalled_comes_later() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let line = Line::to(&format!("tcp/{}", listener.local_addr().unwrap()));
+        let mut near = TcpStream::connect(line.endpoint.trim_start_matches("tcp/")).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        for way in [Way::There, Way::Back] {
+            line.stall_way(way);
+            near.write_all(b"there").unwrap();
+            far.write_all(b"back").unwrap();
+            assert_eq!(arrives(&mut far), way == Way::Back, "{way:?}");
+            assert_eq!(arrives(&mut near), way == Way::There, "{way:?}");
+            line.mend();
+            assert!(arrives(if way == Way::There {
+                &mut far
+            } else {
+                &mut near
+            }));
+        }
+        // Nor is who is behind a stalled way told that the other is gone.
+        line.stall_way(Way::Back);
+        drop(far);
+        near.set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        assert!(near.read(&mut [0; 8]).is_err());
+        line.mend();
+        near.set_read_timeout(None).unwrap();
+        assert_eq!(near.read(&mut [0; 8]).unwrap_or(0), 0);
     }
 }
