@@ -13,6 +13,8 @@ mod times;
 use std::{collections::BTreeMap, sync::Arc};
 
 use weir_core::{
+    change::Table,
+    collection::newest_seen,
     key::{Key, KeyRange},
     keyexpr::keyexpr,
     keyspace::KeySpace,
@@ -20,6 +22,7 @@ use weir_core::{
     mirror::{Marks, Page, Replica, State, Unreadable},
     pattern::KeySet,
     record::Record,
+    version::{Stamp, Version},
     view::View,
     wildcard::WildcardOp,
 };
@@ -130,6 +133,24 @@ impl StoreReplica {
         }
     }
 
+    /// Whether a change waits for its policy: what is no longer from the future and still lies aside.
+    fn waits(&self, readings: &[Reading]) -> Result<bool, Unreadable> {
+        for Reading { view, store, .. } in readings {
+            if !view.resolves {
+                continue;
+            }
+            let first = store.rows(Table::Parked, &[], 1).map_err(unreadable)?;
+            let stamp = first.first().and_then(|(row, _)| row.get(..Stamp::LEN));
+            if stamp
+                .and_then(Stamp::from_bytes)
+                .is_some_and(|stamp| stamp.time <= self.now)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn readings(&self) -> Result<Vec<Reading>, Unreadable> {
         (0..self.sources.len())
             .map(|index| self.reading(index))
@@ -175,7 +196,7 @@ impl StoreReplica {
     /// is about to be collected here, and perhaps has been already there.
     fn latest_item(&mut self, view: &View, key: &Key, record: &Record) -> Option<Item> {
         let version = view.effective(key, record.head, &mut self.full);
-        if version.is_delete() && version < view.horizon {
+        if version.is_delete() && version.max(newest_seen(record)) < view.horizon {
             return None;
         }
         self.item(key, version, merged_hash(record.merged.as_deref()))
@@ -186,12 +207,7 @@ impl StoreReplica {
         self.item(key, record.head.own, 0)
     }
 
-    fn item(
-        &mut self,
-        key: &Key,
-        version: weir_core::version::Version,
-        merged: u64,
-    ) -> Option<Item> {
+    fn item(&mut self, key: &Key, version: Version, merged: u64) -> Option<Item> {
         let full = self.space.full(key, &mut self.full)?;
         if let Scope::Matching(set) = &self.scope
             && !set.matches(full)
@@ -224,6 +240,7 @@ impl Replica for StoreReplica {
             horizon: views().map(|view| view.horizon).max().unwrap_or_default(),
             floor: views().map(|view| view.floor).max().unwrap_or_default(),
             revision: self.revision,
+            waits: self.waits(&readings)?,
             now: self.now,
         })
     }
@@ -292,6 +309,26 @@ impl Replica for StoreReplica {
             Axis::Keys => self.read_keys(span, wanted, bytes_max),
             Axis::Times => self.read_times(span, wanted, bytes_max),
         }
+    }
+
+    fn fold(&mut self, horizon: Version, states: &mut [State]) -> Result<(), Unreadable> {
+        for Reading { view, .. } in self.readings()? {
+            // Operations below either horizon are not told by themselves.
+            let horizon = horizon.max(view.horizon);
+            if !view.resolves || view.journal.is_empty() || horizon == Version::ZERO {
+                continue;
+            }
+            for state in &mut *states {
+                let Some(key) = self.space.relative(&state.key) else {
+                    continue;
+                };
+                let record = &state.record;
+                if let Some(folded) = view.fold_for(horizon, &key, record, &mut self.full) {
+                    state.record = folded;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

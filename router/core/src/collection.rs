@@ -46,9 +46,10 @@ pub fn bound_of(
     (version.is_delete() && seen < old).then_some(seen)
 }
 
-/// At least the version of the newest change that a record has merged: while that may come again, the record that
-/// knows it must stay. It may be newer than the record, if what it put has lost.
-pub(crate) fn newest_seen(record: &Record) -> Version {
+/// At least the version of the newest change that a record has merged: while that may come again, the
+/// record that knows it must stay. It may be newer than the record, if what it put has lost.
+#[must_use]
+pub fn newest_seen(record: &Record) -> Version {
     record.merged.as_ref().map_or(Version::ZERO, |merged| {
         Version::delete(merged.vector.newest())
     })

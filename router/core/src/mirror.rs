@@ -73,6 +73,17 @@ pub trait Replica {
         wanted: &mut dyn FnMut(&Item) -> bool,
         bytes_max: usize,
     ) -> Result<Page, Unreadable>;
+
+    /// Writes into states what the wildcard operations below `horizon`, or the own one, made of them, if
+    /// nothing of the kind was done when they were read. These operations are not told by themselves, and a
+    /// peer that has forgotten them would take what they have deleted for a put of old. Does nothing where no policy resolves conflicts.
+    ///
+    /// # Errors
+    /// If the store cannot be read now.
+    fn fold(&mut self, horizon: Version, states: &mut [State]) -> Result<(), Unreadable> {
+        let (_, _) = (horizon, states);
+        Ok(())
+    }
 }
 
 /// What a replica says of itself as a whole.
@@ -86,6 +97,8 @@ pub struct Marks {
     pub floor: u64,
     /// The revision of the resolver that serves; 0 for none.
     pub revision: u64,
+    /// Changes wait for the resolver: it does not hold all that it was told.
+    pub waits: bool,
     /// Its clock (NTP64).
     pub now: u64,
 }

@@ -165,14 +165,20 @@ pub fn tombstone(held: &Record, version: Version) -> Record {
 /// was folded into it.
 #[must_use]
 pub fn vector_of(record: &Record) -> Vector {
-    let mut vector = match &record.merged {
-        Some(merged) => merged.vector.clone(),
-        None => Vector::of(record.head.own.stamp),
-    };
+    let mut vector = vector_of_own(record);
     if let Some(folded) = record.head.folded {
         vector.insert(folded.stamp);
     }
     vector
+}
+
+/// What a record has merged but for operations.
+#[must_use]
+pub fn vector_of_own(record: &Record) -> Vector {
+    match &record.merged {
+        Some(merged) => merged.vector.clone(),
+        None => Vector::of(record.head.own.stamp),
+    }
 }
 
 impl Keys {
@@ -222,10 +228,13 @@ fn contender(record: &Record) -> Contender<'_> {
     }
 }
 
-/// What settles two states that have merged the same.
-fn rank(record: &Record) -> (Version, u64) {
+/// What settles two states that have merged the same. Of one that was merged with what an operation had
+/// made of it, and one that the operation was folded into later, the first: only its own vector says so.
+fn rank(record: &Record) -> (Version, bool, u64) {
     let revision = record.merged.as_ref().map_or(0, |merged| merged.revision);
-    (record.head.effective(), revision)
+    let folded = record.head.folded;
+    let has_merged_it = folded.is_none_or(|op| vector_of_own(record).contains(op.stamp));
+    (record.head.effective(), has_merged_it, revision)
 }
 
 /// A record; equal states are equal bytes.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    collection::newest_seen,
     key::Key,
     keyspace::KeySpace,
     record::{Head, Record},
@@ -50,6 +51,14 @@ impl View {
             Effect::Put(op) => op.version,
             Effect::Deleted(version) => version,
         }
+    }
+
+    /// The version of what a key holds, or of the newest change that it has merged if that is newer: while
+    /// this is the same, nothing has become of the record.
+    #[must_use]
+    pub fn newest(&self, key: &Key, record: &Record, scratch: &mut String) -> Version {
+        let version = self.effective(key, record.head, scratch);
+        version.max(newest_seen(record))
     }
 
     /// What a key holds now; `None` if it is deleted or fell out of retention.
@@ -137,6 +146,23 @@ impl View {
         Self::folded(record, self.journal.effect_below(horizon, base, full))
     }
 
+    /// The record as a replica is sent it that has forgotten what lies below `horizon`; `None` if that is
+    /// as it is held. Who knows nothing of the record's own change any more is told what has become of it.
+    #[must_use]
+    pub fn fold_for(
+        &self,
+        horizon: Version,
+        key: &Key,
+        record: &Record,
+        scratch: &mut String,
+    ) -> Option<Record> {
+        if record.head.own.max(newest_seen(record)) < horizon {
+            let effect = self.effect(key, record.head, scratch);
+            return Self::folded(record, effect);
+        }
+        self.fold_below(horizon, key, record, scratch)
+    }
+
     fn folded(record: &Record, effect: Effect) -> Option<Record> {
         let own = record.head.own;
         let (folded, value) = match effect {
@@ -164,10 +190,11 @@ impl View {
         }
     }
 
-    /// The version from which the journal counts: below `folded_through` the record has it all.
+    /// The version from which the journal counts: below `folded_through` the record has it all. Where
+    /// conflicts are resolved nothing else is folded in, be it here or by the replica that it comes from.
     fn base(&self, head: Head) -> Version {
         match head.folded {
-            Some(folded) if folded < self.folded_through => folded.max(head.own),
+            Some(folded) if self.resolves || folded < self.folded_through => folded.max(head.own),
             _ => head.own,
         }
     }

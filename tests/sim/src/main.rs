@@ -1,12 +1,18 @@
 //! Plays many seeds, or one: `weir-sim --seeds N [--from S]`, `weir-sim --seed S`; of every kind of
-//! history, or with `--only KIND` of one: plain, resolving, mirroring, forwarding.
+//! history, or with `--only KIND` of one: plain, resolving, mirroring, contending, forwarding.
 
 use std::{io::Write, process::ExitCode, time::Instant};
 
 use weir_sim::{Coverage, check, forwarding, mirroring, resolving};
 
 /// The kinds of histories.
-const KINDS: [&str; 4] = ["plain", "resolving", "mirroring", "forwarding"];
+const KINDS: [&str; 5] = [
+    "plain",
+    "resolving",
+    "mirroring",
+    "contending",
+    "forwarding",
+];
 
 fn main() -> std::io::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
@@ -36,6 +42,7 @@ fn main() -> std::io::Result<ExitCode> {
     let (mut passed, mut failed) = (0u64, 0u64);
     let mut coverage = Coverage::default();
     let mut mirrored = mirroring::Reached::default();
+    let mut contended = mirroring::Contended::default();
     let mut forwarded = forwarding::Reached::default();
     let plays = |kind: &str| only.as_deref().is_none_or(|only| only == kind);
     for seed in from..from + count {
@@ -48,6 +55,9 @@ fn main() -> std::io::Result<ExitCode> {
             }
             if plays("mirroring") {
                 mirrored.add(&mirroring::check(seed)?.reached);
+            }
+            if plays("contending") {
+                contended.add(&mirroring::check_contending(seed)?.contended);
             }
             if plays("forwarding") {
                 forwarded.add(&forwarding::check(seed)?.reached);
@@ -67,6 +77,10 @@ fn main() -> std::io::Result<ExitCode> {
     }
     writeln!(out, "mirroring:")?;
     for (name, reached) in mirrored.each() {
+        writeln!(out, "{name:>12} {reached}")?;
+    }
+    writeln!(out, "contending:")?;
+    for (name, reached) in contended.each() {
         writeln!(out, "{name:>12} {reached}")?;
     }
     writeln!(out, "forwarding:")?;

@@ -63,12 +63,24 @@ pub struct Ended {
 
 /// What a resolver answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub(crate) enum Kind {
+    /// Anything, the same for the same versions.
     Random(u64),
+    /// The two, one behind the other: the order decides.
     Append,
+    /// The greater of the two.
     Greatest,
+    /// All letters of both; a delete absorbs.
     Union,
+    /// The earlier version.
     Earlier,
+}
+
+impl Kind {
+    /// Whether it keeps the laws: then what is left is the fold of all changes.
+    pub(crate) const fn is_lawful(self) -> bool {
+        matches!(self, Self::Union | Self::Greatest | Self::Earlier)
+    }
 }
 
 struct Asker {
@@ -411,38 +423,10 @@ impl World {
         }
         let records = self.records(0)?;
         format!("{records:?}").hash(&mut self.trace);
-        let lawful = matches!(self.kind, Kind::Union | Kind::Greatest | Kind::Earlier);
-        if !self.is_plain || !lawful {
+        if !self.is_plain || !self.kind.is_lawful() {
             return Ok(());
         }
-        let mut folded: BTreeMap<Key, (Version, Option<Value>)> = BTreeMap::new();
-        for change in &self.made {
-            let stamp = change.stamp.unwrap_or_default();
-            let new = (change.version(stamp), change.value.clone());
-            let next = match folded.get(&change.key) {
-                None => new,
-                Some(old) => {
-                    let (first, second) = if old.0 < new.0 {
-                        (old, &new)
-                    } else {
-                        (&new, old)
-                    };
-                    let contender =
-                        |(version, value): &'_ (Version, Option<Value>)| (*version, value.clone());
-                    let (first, second) = (contender(first), contender(second));
-                    let first = Contender {
-                        version: first.0,
-                        value: first.1.as_ref(),
-                    };
-                    let second = Contender {
-                        version: second.0,
-                        value: second.1.as_ref(),
-                    };
-                    settle(first, second, answer(self.kind, first, second))
-                }
-            };
-            folded.insert(change.key.clone(), next);
-        }
+        let folded = fold(self.kind, &self.made);
         let held = records.into_iter().map(|(key, record)| (key, record.value));
         let folded = folded.into_iter().map(|(key, (_, value))| (key, value));
         let (held, folded): (BTreeMap<_, _>, BTreeMap<_, _>) = (held.collect(), folded.collect());
@@ -589,7 +573,7 @@ impl Resolve for Asker {
     }
 }
 
-fn answer(kind: Kind, first: Contender<'_>, second: Contender<'_>) -> Resolution {
+pub(crate) fn answer(kind: Kind, first: Contender<'_>, second: Contender<'_>) -> Resolution {
     let bytes = |one: Contender<'_>| one.value.map_or(Vec::new(), |value| value.payload.to_vec());
     let (a, b) = (bytes(first), bytes(second));
     match kind {
@@ -618,6 +602,36 @@ fn answer(kind: Kind, first: Contender<'_>, second: Contender<'_>) -> Resolution
             Resolution::Merge(Value::bytes(union.into_iter().collect::<Vec<_>>()))
         }
     }
+}
+
+/// What a lawful resolver makes of changes, whatever the order: of each key a version and a value.
+pub(crate) fn fold(kind: Kind, changes: &[Change]) -> BTreeMap<Key, (Version, Option<Value>)> {
+    let mut folded: BTreeMap<Key, (Version, Option<Value>)> = BTreeMap::new();
+    for change in changes {
+        let stamp = change.stamp.unwrap_or_default();
+        let new = (change.version(stamp), change.value.clone());
+        let next = match folded.get(&change.key) {
+            None => new,
+            Some(old) => {
+                let (first, second) = if old.0 < new.0 {
+                    (old, &new)
+                } else {
+                    (&new, old)
+                };
+                let first = Contender {
+                    version: first.0,
+                    value: first.1.as_ref(),
+                };
+                let second = Contender {
+                    version: second.0,
+                    value: second.1.as_ref(),
+                };
+                settle(first, second, answer(kind, first, second))
+            }
+        };
+        folded.insert(change.key.clone(), next);
+    }
+    folded
 }
 
 fn index(rng: &mut Rng, len: usize) -> usize {

@@ -4,6 +4,8 @@
 //! admission asks for, decide, seal, commit, and take back on failure. It panics on nothing that a
 //! store may answer.
 
+mod resolving;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,6 +30,8 @@ use crate::{
     replica::{Reading, Scope, Source, StoreReplica},
 };
 
+pub use resolving::Seat;
+
 /// Rows that are folded, collected or released in one batch: small, so that tests need several.
 const BATCH_ROWS: usize = 3;
 /// How late a change may be without holding up collections (NTP64): 15 s.
@@ -35,6 +39,9 @@ const MARGIN: u64 = 15 << 32;
 
 /// An admitter over a store.
 pub struct Shard {
+    seat: Seat,
+    /// States of replicas that were kept apart from what is held.
+    pub apart: u64,
     store: Arc<Box<dyn Store>>,
     admitter: Admitter,
     ledger: Arc<Ledger>,
@@ -64,6 +71,8 @@ impl Shard {
         let members = recover::members(&*store, MARGIN, now)?;
         let admitter = Admitter::new(rules.clone(), KeySpace::default(), memory);
         Ok(Self {
+            seat: Seat::default(),
+            apart: 0,
             store: Arc::new(store),
             admitter,
             ledger,
@@ -101,7 +110,14 @@ impl Shard {
             view: self.admitter.view(self.now),
             ledger: Arc::clone(&self.ledger),
         });
-        StoreReplica::new(vec![Arc::new(source)], space, scope, series, 0, self.now)
+        StoreReplica::new(
+            vec![Arc::new(source)],
+            space,
+            scope,
+            series,
+            self.seat.revision(),
+            self.now,
+        )
     }
 
     /// Sets aside what a replica has forgotten; answers how many were still held so.
@@ -116,7 +132,7 @@ impl Shard {
             let Some(record) = self.store.get(key)? else {
                 continue;
             };
-            if view.effective(key, record.head, &mut scratch) == *version {
+            if view.newest(key, &record, &mut scratch) == *version {
                 let kept = KeptChange::of_record(key, &record);
                 writes.push(Write::ForgetLatest { key });
                 writes.push(Write::Row {
@@ -155,7 +171,8 @@ impl Shard {
     /// fail at any of them and be given the same again.
     ///
     /// # Errors
-    /// Any of the store.
+    /// Any of the store; [`ErrorKind::Unavailable`] if a policy gave no answer about one of the records,
+    /// and the others are taken.
     pub fn take(&mut self, admit: &Admit) -> Result<Vec<Admission>> {
         let mut admissions = Vec::new();
         for op in &admit.ops {
@@ -165,6 +182,14 @@ impl Shard {
                 value: op.value.clone(),
             };
             admissions.extend(self.offer(&mut vec![Op::Wildcard(change)])?);
+        }
+        if self.rules.resolves {
+            let (taken, is_whole) = self.take_resolving(admit)?;
+            if !is_whole {
+                return Err(Error::new(ErrorKind::Unavailable, "no answer"));
+            }
+            admissions.extend(taken);
+            return Ok(admissions);
         }
         let keys: Vec<&Key> = admit.states.iter().map(|state| &state.key).collect();
         self.admitter.begin();
@@ -260,6 +285,11 @@ impl Shard {
     /// Any of the store.
     pub fn offer(&mut self, batch: &mut Vec<Op>) -> Result<Vec<Admission>> {
         self.decided.clear();
+        if self.rules.resolves
+            && let [Op::Key(change)] = batch.as_slice()
+        {
+            return Ok(vec![self.offer_resolving(change, false)?]);
+        }
         self.expand(batch)?;
         let mut writes = Vec::new();
         let mut admissions = Vec::new();
@@ -289,6 +319,9 @@ impl Shard {
     /// # Errors
     /// Any of the store.
     pub fn release(&mut self) -> Result<Vec<Op>> {
+        if self.rules.resolves {
+            return self.release_resolving();
+        }
         let mut released = Vec::new();
         loop {
             let due = self.due()?;

@@ -9,10 +9,12 @@
 use super::{Admitter, row};
 use crate::{
     change::{Admission, Change, KeptChange, Rejection, Table, Write},
+    collection::newest_seen,
     key::Key,
     record::Record,
     resolution::Interrupted,
     resolving::{self, Keys, Merge, Resolver, Theirs},
+    vector::Relation,
     version::{Stamp, Version},
 };
 
@@ -128,6 +130,9 @@ impl Admitter {
         let Some(held) = held else {
             return Ok((self.hold(key, other, version, keys), false));
         };
+        if is_concurrent(held, &other) && self.has_merged(held, &other) {
+            return Ok((Admission::Outdated(version), false));
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         let full = self.space.full(key, &mut scratch);
         let full = full.map_or(&**key, |full| full.as_str());
@@ -189,16 +194,31 @@ impl Admitter {
     /// Whether something that was forgotten might have decided otherwise: what is older than the
     /// horizon, and is not known to have been merged, may have been deleted since.
     fn is_beyond_resolving(&self, held: Option<&Record>, other: &Record) -> bool {
-        let vector = resolving::vector_of(other);
-        if other.head.effective().max(Version::delete(vector.newest())) >= self.horizon {
+        // A wildcard operation on what had been deleted before does not make it news.
+        let newest = match held {
+            Some(_) => other.head.effective(),
+            None => other.head.own,
+        };
+        if newest.max(newest_seen(other)) >= self.horizon {
             return false;
         }
-        held.is_none_or(|held| {
-            use crate::vector::Relation::{Dominates, Equal};
-            !matches!(
-                resolving::vector_of(held).compare(&vector),
-                Dominates | Equal
-            )
-        })
+        !held.is_some_and(|held| self.has_merged(held, other))
     }
+
+    /// Whether what is held has merged all of another state, but for an operation below the horizon: that
+    /// was known here before it was forgotten.
+    fn has_merged(&self, held: &Record, other: &Record) -> bool {
+        let is_known = |folded: Version| folded < self.horizon;
+        let vector = match other.head.folded.is_some_and(is_known) {
+            true => resolving::vector_of_own(other),
+            false => resolving::vector_of(other),
+        };
+        let relation = resolving::vector_of(held).compare(&vector);
+        matches!(relation, Relation::Dominates | Relation::Equal)
+    }
+}
+
+fn is_concurrent(held: &Record, other: &Record) -> bool {
+    let (held, other) = (resolving::vector_of(held), resolving::vector_of(other));
+    held.compare(&other) == Relation::Concurrent
 }

@@ -67,7 +67,7 @@ pub struct Admit {
     pub revision: u64,
     /// The horizon of that replica.
     pub horizon: Version,
-    /// These keys, if they still hold these versions, are to be set aside: that replica does not have
+    /// These keys, if they still hold these versions ([`crate::view::View::newest`]), are to be set aside: that replica does not have
     /// them, would not take them, and has forgotten whether they were deleted.
     pub forgotten: Vec<(Key, Version)>,
 }
@@ -119,9 +119,13 @@ pub fn answer(frame: &[u8], replica: &mut dyn Replica, limits: &Limits) -> Resul
         return Err(refused(Bad::Forbidden, None));
     }
     let unreadable = |error| refused(Bad::Unreadable, Some(error));
+    let asked = match &request {
+        Request::Probe(probe) => Some(probe.clone()),
+        _ => None,
+    };
     let (reply, admit) = reply_to(request, replica, limits).map_err(unreadable)?;
-    let probed = match &reply {
-        Reply::Probed(said) => Some(said.is_in_step()),
+    let probed = match (asked, &reply) {
+        (Some(asked), Reply::Probed(said)) => Some(said.is_in_step(&asked)),
         _ => None,
     };
     Ok(Answer {
@@ -153,8 +157,9 @@ fn reply_to(
         Request::Fetch {
             wants,
             floor,
+            horizon,
             credit,
-        } => page(&wants, floor, within(credit), replica)?,
+        } => page(&wants, (floor, horizon), within(credit), replica)?,
         Request::Push(parcel) => return Ok((Reply::Stored, Some(parcel.into()))),
     };
     Ok((reply, None))
@@ -181,6 +186,8 @@ pub(super) fn probe_of(
         keys: replica.summary(&Span::all(Axis::Keys))?,
         times,
         rest: rest.hash(),
+        revision: marks.revision,
+        waits: marks.waits,
     };
     Ok((probe, rest))
 }
@@ -224,6 +231,7 @@ fn probed(
         now: marks.now,
         is_silent: !limits.give,
         is_deaf: !limits.take,
+        waits: marks.waits,
         rest: (mine.rest != theirs.rest).then_some(rest),
         ..Probed::default()
     };
@@ -357,7 +365,7 @@ fn listed(
 
 fn page(
     wants: &[Want],
-    floor: u64,
+    (floor, horizon): (u64, Version),
     credit: usize,
     replica: &mut dyn Replica,
 ) -> Result<Reply, Unreadable> {
@@ -369,7 +377,7 @@ fn page(
             next = Some((index as u64, want.span.from.clone()));
             break;
         }
-        let (states, rest) = read(replica, want, floor, left)?;
+        let (states, rest) = read(replica, want, (floor, horizon), left)?;
         left = left.saturating_sub(states.iter().map(size).sum());
         parcel.states.extend(states);
         if let Some(position) = rest {
@@ -380,15 +388,16 @@ fn page(
     Ok(Reply::Page { parcel, next })
 }
 
-/// Reads what is wanted, except what is older than `floor`; and where to go on.
+/// Reads what is wanted, except what is older than `floor`, for a peer with this horizon; and where to
+/// go on.
 pub(super) fn read(
     replica: &mut dyn Replica,
     want: &Want,
-    floor: u64,
+    (floor, horizon): (u64, Version),
     bytes_max: usize,
 ) -> Result<(Vec<State>, Option<Vec<u8>>), Unreadable> {
     let ids: Option<BTreeSet<u64>> = want.ids.as_ref().map(|ids| ids.iter().copied().collect());
-    let page = replica.read(
+    let mut page = replica.read(
         &want.span,
         &mut |item| {
             item.version.stamp.time >= floor
@@ -396,6 +405,7 @@ pub(super) fn read(
         },
         bytes_max,
     )?;
+    replica.fold(horizon, &mut page.states)?;
     Ok((page.states, page.next))
 }
 
@@ -411,6 +421,19 @@ pub(super) fn parcel_of(marks: &Marks) -> Parcel {
         revision: marks.revision,
         horizon: marks.horizon,
         ..Parcel::default()
+    }
+}
+
+impl Probed {
+    /// Whether nothing differs but, perhaps, the revision.
+    fn is_in_step(&self, asked: &Probe) -> bool {
+        let revision = asked.revision;
+        let is_same = |rest: &Rest| Rest { revision, ..*rest }.hash() == asked.rest;
+        !(self.waits || asked.waits)
+            && self.keys.is_none()
+            && self.times.is_none()
+            && self.floor.is_none()
+            && self.rest.as_ref().is_none_or(is_same)
     }
 }
 

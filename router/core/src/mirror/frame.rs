@@ -74,6 +74,10 @@ pub struct Probe {
     pub times: Option<(u64, Summary)>,
     /// Stands for the horizon, the revision and the wildcard journal.
     pub rest: u64,
+    /// See [`crate::mirror::Marks::revision`].
+    pub revision: u64,
+    /// See [`crate::mirror::Marks::waits`].
+    pub waits: bool,
 }
 
 /// The answer to a [`Probe`].
@@ -85,6 +89,8 @@ pub struct Probed {
     pub is_silent: bool,
     /// It takes no records: its settings say so.
     pub is_deaf: bool,
+    /// See [`crate::mirror::Marks::waits`].
+    pub waits: bool,
     /// Its sum and cut, if the latest records differ.
     pub keys: Option<(Summary, Cut)>,
     /// Its sum and cut, if the series differ.
@@ -152,6 +158,8 @@ pub enum Request {
         wants: Vec<Want>,
         /// Records older than this (NTP64) are of no use.
         floor: u64,
+        /// The asker's horizon: what operations have made of a record from below it has to be said.
+        horizon: Version,
         /// About how many bytes to send.
         credit: u64,
     },
@@ -316,21 +324,6 @@ impl Cut {
             from = to.unwrap_or(from);
         }
         Some(parts)
-    }
-}
-
-impl Probed {
-    /// Whether nothing differs.
-    #[must_use]
-    pub const fn is_in_step(&self) -> bool {
-        let Self {
-            keys,
-            times,
-            floor,
-            rest,
-            ..
-        } = self;
-        keys.is_none() && times.is_none() && floor.is_none() && rest.is_none()
     }
 }
 

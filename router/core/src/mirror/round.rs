@@ -199,6 +199,7 @@ struct Pair {
     times: [Summary; 2],
     wildcards: [u64; 2],
     horizons: [Version; 2],
+    revisions: [u64; 2],
 }
 
 /// What is known of the peer.
@@ -232,6 +233,8 @@ pub struct Mirror {
     had_series_first: bool,
     /// Ours and the peer's, by the last probe.
     horizons: [Version; 2],
+    /// Changes wait for a resolver, ours or the peer's: both may hold the same, and not all there is.
+    waits: bool,
     /// What was sent in this round although it is below the peer's horizon: keys and own versions.
     old: BTreeSet<(Key, Version)>,
     /// A look was made to find what of that the peer did not take.
@@ -264,6 +267,7 @@ impl Mirror {
             repeats: 0,
             had_series_first: false,
             horizons: [Version::ZERO; 2],
+            waits: false,
             old: BTreeSet::new(),
             is_second_look: false,
             failures: 0,
@@ -537,6 +541,7 @@ impl Mirror {
         effects: &mut Vec<Effect>,
     ) {
         let theirs = probed.rest.unwrap_or(Rest { floor: 0, ..*own });
+        self.waits = marks.waits || probed.waits;
         self.peer.is_silent = probed.is_silent;
         self.peer.is_deaf = probed.is_deaf;
         if let Some(floor) = probed.floor.or(probed.rest.map(|rest| rest.floor)) {
@@ -551,6 +556,7 @@ impl Mirror {
             times: [times, summary(&probed.times, times)],
             wildcards: [own.wildcards, theirs.wildcards],
             horizons: [marks.horizon, theirs.horizon],
+            revisions: [marks.revision, theirs.revision],
         };
         let differs = probed.keys.is_some() || probed.times.is_some();
         let unequal_horizons = theirs.horizon != marks.horizon;
@@ -650,6 +656,7 @@ impl Mirror {
 
     fn end(&mut self, now: u64, differs: Option<bool>, effects: &mut Vec<Effect>) {
         self.rest();
+        let differs = differs.or(self.waits.then_some(true));
         if differs.is_none() {
             self.report.spans = 0;
         }

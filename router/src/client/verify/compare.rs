@@ -314,6 +314,7 @@ impl<'s> Comparison<'s> {
                 ids: Some(ids.clone()),
             };
             let request = Request::Fetch {
+                horizon: Version::ZERO,
                 wants: vec![want],
                 floor: 0,
                 credit: CREDIT,

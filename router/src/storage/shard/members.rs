@@ -123,7 +123,7 @@ impl Shard {
                     return false;
                 }
             };
-            if view.effective(key, record.head, &mut scratch) != *version {
+            if view.newest(key, &record, &mut scratch) != *version {
                 continue;
             }
             let kept = KeptChange::of_record(key, &record);

@@ -1,5 +1,6 @@
 //! What came of a mirrored history.
 
+use super::contending::Contended;
 use crate::coverage::counted;
 
 counted! {
@@ -47,4 +48,6 @@ pub struct Outcome {
     pub trace: u64,
     /// What was reached.
     pub reached: Reached,
+    /// What was reached of resolving.
+    pub contended: Contended,
 }

@@ -20,6 +20,7 @@ use weir_core::{
 };
 
 use super::{
+    contending::Chair,
     scenario::Member,
     world::{DRIFT, START, TRIES_MAX},
 };
@@ -38,14 +39,20 @@ pub(super) struct Replica {
     pub(super) mirrors: BTreeMap<usize, Mirror>,
     /// The number of the last question to each, and when it was first asked.
     pub(super) asked: BTreeMap<usize, (u64, u64)>,
+    /// When the last round with each began.
+    pub(super) rounds: BTreeMap<usize, u64>,
+    /// When its horizon may have risen last.
+    pub(super) raised: u64,
     /// How often it was started: answers to questions of an earlier life are nobody's.
     pub(super) life: u64,
+    /// What resolves its conflicts, if a policy is bound to it.
+    pub(super) chair: Option<Chair>,
     /// What it was told, since its disk was put back.
     pub(super) last_time: u64,
 }
 
 impl Replica {
-    pub(super) fn new(member: Member) -> Result<Self, String> {
+    pub(super) fn new(member: Member, chair: Option<Chair>) -> Result<Self, String> {
         let disk = Disk::new().map_err(|error| error.to_string())?;
         let faults = Faults::new();
         let pattern = KeyPattern::parse(member.keys).map_err(|error| error.to_string())?;
@@ -56,13 +63,17 @@ impl Replica {
             faults,
             rules: Rules {
                 drift: DRIFT,
+                resolves: chair.is_some(),
                 ..rules(member.history)
             },
             shard: None,
             backup: None,
             mirrors: BTreeMap::new(),
             asked: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            raised: 0,
             life: 0,
+            chair,
             last_time: 0,
         };
         replica.reopen(START)?;
@@ -80,12 +91,20 @@ impl Replica {
             match opened {
                 Ok(shard) => {
                     self.shard = Some(shard);
+                    self.sit();
                     return Ok(());
                 }
                 Err(_) => self.faults.revive(),
             }
         }
         Err("it never opens again".to_owned())
+    }
+
+    /// Lets whoever is seated resolve.
+    pub(super) fn sit(&mut self) {
+        if let (Some(shard), Some(chair)) = (&mut self.shard, &self.chair) {
+            shard.seat(chair.seat(self.life));
+        }
     }
 
     pub(super) fn copy(&self) -> Result<Disk, String> {

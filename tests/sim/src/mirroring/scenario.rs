@@ -3,6 +3,7 @@
 use weir_backend_api::fault::Rng;
 use weir_core::{admission::History, value::Value};
 
+use super::contending::{Contention, Seated};
 use crate::scenario::Break;
 
 /// Keys and expressions from a small domain, so that they meet all the time.
@@ -18,6 +19,8 @@ pub struct Scenario {
     pub members: Vec<Member>,
     /// What happens, in order.
     pub steps: Vec<Step>,
+    /// What resolves conflicts, if a policy is bound to the storages.
+    pub contention: Option<Contention>,
 }
 
 /// A replica.
@@ -79,6 +82,10 @@ pub enum Step {
     KeepLedger(usize),
     /// A replica forgets what is old and what everybody has.
     Collect(usize),
+    /// A replica's policy is another one, or none.
+    Seat(usize, Seated),
+    /// So many questions to a replica's policy are interrupted.
+    Interrupt(usize, u64),
 }
 
 /// What happens to a packet.
@@ -124,7 +131,11 @@ impl Scenario {
             let at = index(&mut rng, steps.len());
             steps.splice(at..at, forgotten_since(&mut rng, count));
         }
-        Self { members, steps }
+        Self {
+            members,
+            steps,
+            contention: None,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use weir_backend_api::{
     ErrorKind,
     conformance::{
         harness::Shard,
-        model::{Model, Op},
+        model::{Model, Op, covers},
     },
     fault::{Fault, Faults, Faulty, Operation},
     replica::Scope,
@@ -24,13 +24,16 @@ use weir_core::{
     keyexpr::{OwnedKeyExpr, keyexpr},
     keyspace::KeySpace,
     mirror::{
+        State,
         answer::{Admit, Limits, answer},
+        frame::Request,
         round::{self, Effect, Event, Mirror},
     },
     version::{Stamp, Version},
 };
 
 use super::{
+    contending::{Contended, Contention, Seated, compare, is_unled},
     reached::{Outcome, Reached},
     replica::Replica,
     scenario::{Packet, Scenario, Step},
@@ -56,8 +59,18 @@ const PACKETS_MAX: usize = 4_000;
 /// Something on the way between two replicas.
 #[derive(Clone, Debug)]
 enum Message {
-    Ask { life: u64, ask: u64, frame: Vec<u8> },
-    Reply { life: u64, ask: u64, frame: Vec<u8> },
+    /// `round` is when the round began that it is of.
+    Ask {
+        life: u64,
+        ask: u64,
+        round: u64,
+        frame: Vec<u8>,
+    },
+    Reply {
+        life: u64,
+        ask: u64,
+        frame: Vec<u8>,
+    },
 }
 
 struct World {
@@ -69,7 +82,15 @@ struct World {
     model: Model,
     /// Whose disks are put back in this history: alone, they may lose what they have acknowledged.
     unsafe_disks: BTreeSet<usize>,
+    /// What resolves conflicts, if anything does, and every change of a key.
+    contention: Option<Contention>,
+    made: Vec<Change>,
+    /// Wildcard deletes.
+    emptied: Vec<(Version, OwnedKeyExpr)>,
+    /// The policy is absent somewhere for a while.
+    is_unled: bool,
     reached: Reached,
+    contended: Contended,
     trace: DefaultHasher,
 }
 
@@ -90,7 +111,9 @@ pub fn run(scenario: &Scenario) -> Result<Outcome, String> {
 
 impl World {
     fn new(scenario: &Scenario) -> Result<Self, String> {
-        let replicas = scenario.members.iter().map(|member| Replica::new(*member));
+        let members = scenario.members.iter().enumerate();
+        let chair = |index| scenario.contention.as_ref().map(|of| of.chair(index));
+        let replicas = members.map(|(index, member)| Replica::new(*member, chair(index)));
         let replicas = replicas.collect::<Result<Vec<_>, String>>()?;
         let unsafe_disks = scenario.steps.iter().filter_map(|step| match step {
             Step::Restore(replica) => Some(*replica),
@@ -103,6 +126,11 @@ impl World {
             cut: BTreeSet::new(),
             model: Model::default(),
             unsafe_disks: unsafe_disks.collect(),
+            contention: scenario.contention.clone(),
+            made: Vec::new(),
+            emptied: Vec::new(),
+            is_unled: is_unled(scenario),
+            contended: Contended::default(),
             reached: Reached::default(),
             trace: DefaultHasher::new(),
         };
@@ -196,6 +224,12 @@ impl World {
                 self.retry(*replica, |shard| shard.keep_ledger())?;
             }
             Step::Collect(replica) => self.collect(*replica)?,
+            Step::Seat(replica, seated) => self.seat(*replica, *seated),
+            Step::Interrupt(replica, times) => {
+                if let Some(chair) = &self.replicas[*replica].chair {
+                    chair.interrupt(*times);
+                }
+            }
         }
         Ok(())
     }
@@ -234,6 +268,7 @@ impl World {
                 (index, admission.name()).hash(&mut self.trace);
                 match admission {
                     Admission::Parked(_) => self.reached.parked += 1,
+                    Admission::Merged(_) if self.contention.is_some() => self.contended.merged += 1,
                     Admission::Quarantined(_) | Admission::Rejected(_) | Admission::Merged(_) => {
                         return Err(format!("{}: {op:?}", admission.name()));
                     }
@@ -242,7 +277,24 @@ impl World {
             }
         }
         self.model.apply(op);
+        match op {
+            Op::Key(change) if self.contention.is_some() => self.made.push(change.clone()),
+            Op::Wildcard(change) if change.value.is_none() => {
+                let stamp = change.stamp.unwrap_or_default();
+                self.emptied
+                    .push((change.version(stamp), change.expr.clone()));
+            }
+            _ => {}
+        }
         Ok(())
+    }
+
+    fn seat(&mut self, replica: usize, seated: Seated) {
+        let of = &mut self.replicas[replica];
+        if let Some(chair) = &mut of.chair {
+            chair.seated = seated;
+            of.sit();
+        }
     }
 
     /// A packet arrives, if the way is open.
@@ -252,7 +304,12 @@ impl World {
             return Ok(());
         }
         match message {
-            Message::Ask { life, ask, frame } => {
+            Message::Ask {
+                life,
+                ask,
+                round,
+                frame,
+            } => {
                 let replica = &self.replicas[to];
                 let Some(shard) = &replica.shard else {
                     return Ok(());
@@ -263,7 +320,7 @@ impl World {
                 let frame = match answered {
                     Ok(answered) => {
                         if let Some(admit) = answered.admit {
-                            if !self.admit(to, &admit)? {
+                            if !self.admit(to, &admit, round)? {
                                 return Ok(());
                             }
                             if self.replicas[to].horizon()? < admit.horizon && self.covers(from, to)
@@ -294,8 +351,8 @@ impl World {
         }
     }
 
-    /// Lets a replica take what a mirror holds; `false` if its store did not.
-    fn admit(&mut self, replica: usize, admit: &Admit) -> Result<bool, String> {
+    /// Lets a replica take what a mirror holds, by a round that began then; `false` if its store did not.
+    fn admit(&mut self, replica: usize, admit: &Admit, round: u64) -> Result<bool, String> {
         let now = self.now;
         let of = &mut self.replicas[replica];
         let mut admit = admit.clone();
@@ -305,6 +362,7 @@ impl World {
             return Ok(false);
         };
         shard.now = now;
+        let apart = shard.apart;
         let taken = match shard.set_aside(&admit.forgotten) {
             Ok(count) => {
                 self.reached.forgotten += count;
@@ -312,16 +370,20 @@ impl World {
             }
             Err(error) => Err(error),
         };
+        self.contended.apart += shard.apart - apart;
         if let Ok(admissions) = &taken {
+            let is_merged = |admission: &&Admission| matches!(admission, Admission::Merged(_));
+            self.contended.merged += admissions.iter().filter(is_merged).count() as u64;
             // An operation may be on its way to who has it and forgets it now: nobody can tell that from
             // one that was never there. And who was restored may hold what others have seen deleted.
             let mut of_states = admissions.iter().skip(admit.ops.len());
             let is_aside = |admission: &&Admission| matches!(admission, Admission::Quarantined(_));
             if let Some(aside) = of_states.find(is_aside)
                 && self.unsafe_disks.is_empty()
+                && !self.may_be_aside(replica, &admit, aside, round)
             {
                 return Err(format!(
-                    "set aside although everybody counts: {aside:?} of {admit:?}"
+                    "{replica}: set aside although everybody counts: {aside:?} of {admit:?}"
                 ));
             }
         }
@@ -337,6 +399,24 @@ impl World {
                 Ok(false)
             }
         }
+    }
+
+    /// Where a policy resolves, a delete is merged with what came since, and a record is sent without the
+    /// operations on top of it: who has forgotten the one, or the others since the round began, cannot say
+    /// that this was done. Set aside is then what is deleted everywhere. And what is written while the
+    /// policy is absent claims to have merged nothing.
+    fn may_be_aside(&self, replica: usize, admit: &Admit, aside: &Admission, round: u64) -> bool {
+        let (Some(_), Admission::Quarantined(version)) = (&self.contention, aside) else {
+            return false;
+        };
+        let mut records = admit.states.iter();
+        let is_emptied = records.any(|State { key, record }| {
+            let is_covered =
+                |(by, expr): &(Version, OwnedKeyExpr)| by > version && covers(expr, key);
+            record.head.effective() == *version && self.emptied.iter().any(is_covered)
+        });
+        let is_late = self.replicas[replica].raised >= round;
+        self.is_unled || version.is_delete() || is_late && is_emptied
     }
 
     /// Tells a mirror what happened, and does what it wants.
@@ -355,16 +435,29 @@ impl World {
             for effect in effects {
                 match effect {
                     Effect::Ask { ask, frame, .. } => {
+                        let is_probe = matches!(Request::decode(&frame), Ok(Request::Probe(_)));
+                        let rounds = &mut self.replicas[replica].rounds;
+                        let round = rounds.entry(peer).or_default();
+                        if is_probe {
+                            *round = self.now;
+                        }
+                        let round = *round;
                         let asked = self.replicas[replica].asked.entry(peer).or_default();
                         if asked.0 != ask {
                             *asked = (ask, self.now);
                         }
                         let frame = frame.to_vec();
-                        self.messages
-                            .push((replica, peer, Message::Ask { life, ask, frame }));
+                        let message = Message::Ask {
+                            life,
+                            ask,
+                            round,
+                            frame,
+                        };
+                        self.messages.push((replica, peer, message));
                     }
                     Effect::Admit { batch, admit } => {
-                        let taken = self.admit(replica, &admit)?;
+                        let round = self.replicas[replica].rounds.get(&peer).copied();
+                        let taken = self.admit(replica, &admit, round.unwrap_or(0))?;
                         if self.replicas[replica].life != life {
                             return Ok(());
                         }
@@ -396,6 +489,7 @@ impl World {
                         }
                         self.reached.horizons += 1;
                         self.retry(replica, |shard| shard.adopt(horizon))?;
+                        self.replicas[replica].raised = self.now;
                         if self.replicas[replica].life != life {
                             return Ok(());
                         }
@@ -431,6 +525,7 @@ impl World {
             let old = now.saturating_sub(LIFESPAN).min(shard.have_all_before());
             shard.collect(collection::before(old))
         })?;
+        self.replicas[replica].raised = now;
         self.reached.collected += u64::from(self.records(replica)? < before);
         Ok(())
     }
@@ -588,36 +683,65 @@ impl World {
         self.now += 100_000 * MILLI;
         for replica in 0..self.replicas.len() {
             self.replicas[replica].faults.calm();
+            if let Some(contention) = &self.contention {
+                let last = Seated::Serves(contention.last[replica]);
+                self.step(&Step::Interrupt(replica, 0))?;
+                self.seat(replica, last);
+            }
             self.restart(replica)?;
         }
         self.release()?;
         self.heal()?;
+        self.settle()?;
+        for replica in 0..self.replicas.len() {
+            self.restart(replica)?;
+            self.retry(replica, |shard| shard.fold())?;
+        }
+        let ended = match self.contention {
+            // What each says of the others is asked anew.
+            Some(_) => self.settle()?,
+            None => self.compare()?,
+        };
+        self.contended.add(&ended);
+        for replica in &self.replicas {
+            let state = replica.state()?;
+            format!("{state:?}").hash(&mut self.trace);
+        }
+        for replica in &self.replicas {
+            replica.count(&mut self.contended);
+        }
+        self.contended.unled += u64::from(self.is_unled);
+        self.contended.collected += self.reached.collected;
+        self.contended.restored += self.reached.restored + self.reached.wiped;
+        Ok(Outcome {
+            trace: self.trace.finish(),
+            reached: self.reached,
+            contended: self.contended,
+        })
+    }
+
+    /// Lets everything arrive until all is as it should be.
+    fn settle(&mut self) -> Result<Contended, String> {
         let until = self.now + PATIENCE;
         loop {
             self.arrive_all()?;
             match self.compare() {
-                Ok(()) => break,
+                Ok(ended) => return Ok(ended),
                 Err(violation) if self.now > until => return Err(violation),
                 Err(_) => {}
             }
             self.pass(until + 1)?;
         }
-        for replica in 0..self.replicas.len() {
-            self.restart(replica)?;
-            self.retry(replica, |shard| shard.fold())?;
-        }
-        self.compare()?;
-        for replica in &self.replicas {
-            let state = replica.state()?;
-            format!("{state:?}").hash(&mut self.trace);
-        }
-        Ok(Outcome {
-            trace: self.trace.finish(),
-            reached: self.reached,
-        })
     }
 
-    fn compare(&self) -> Result<(), String> {
+    fn compare(&self) -> Result<Contended, String> {
+        if let Some(contention) = &self.contention {
+            let horizons = self.replicas.iter().map(Replica::horizon);
+            let horizons = horizons.collect::<Result<Vec<_>, String>>()?;
+            let has_forgotten = horizons.iter().any(|horizon| *horizon > Version::ZERO);
+            let is_forgetful = has_forgotten || self.is_unled;
+            return compare(contention, &self.replicas, &self.made, is_forgetful);
+        }
         let expected = self.model.state();
         for (index, replica) in self.replicas.iter().enumerate() {
             let mut expected = expected.clone();
@@ -646,6 +770,6 @@ impl World {
                 }
             }
         }
-        Ok(())
+        Ok(Contended::default())
     }
 }

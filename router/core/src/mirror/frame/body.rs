@@ -53,6 +53,7 @@ mod tag {
 
 const SILENT: u8 = 1;
 const DEAF: u8 = 2;
+const WAITS: u8 = 4;
 
 /// What stands for a wildcard operation in lists.
 #[must_use]
@@ -73,6 +74,10 @@ pub fn write_request(request: &Request, out: &mut Vec<u8>) -> u8 {
                 });
             }
             word(out, tag::REST, probe.rest);
+            if probe.revision != 0 {
+                word(out, tag::REVISION, probe.revision);
+            }
+            flags(out, &[(probe.waits, WAITS)]);
             PROBE
         }
         Request::Wildcards {
@@ -112,6 +117,7 @@ pub fn write_request(request: &Request, out: &mut Vec<u8>) -> u8 {
         Request::Fetch {
             wants,
             floor,
+            horizon,
             credit,
         } => {
             field(out, tag::WANTS, |out| {
@@ -125,6 +131,7 @@ pub fn write_request(request: &Request, out: &mut Vec<u8>) -> u8 {
                 }
             });
             word(out, tag::FLOOR, *floor);
+            version(out, *horizon);
             field(out, tag::CREDIT, |out| varint(out, *credit));
             FETCH
         }
@@ -192,6 +199,11 @@ pub fn read_request(kind: u8, fields: Bytes) -> Result<Request, Bad> {
                     .map(|value| Ok((value.varint()?, read_summary(value)?)))
                     .transpose()?,
                 rest: found.word(tag::REST)?,
+                revision: match found.optional(tag::REVISION) {
+                    Some(mut value) => value.u64()?,
+                    None => 0,
+                },
+                waits: found.flags()? & WAITS != 0,
             })
         }
         WILDCARDS => Request::Wildcards {
@@ -235,6 +247,7 @@ pub fn read_request(kind: u8, fields: Bytes) -> Result<Request, Bad> {
             Request::Fetch {
                 wants,
                 floor: found.word(tag::FLOOR)?,
+                horizon: found.horizon()?,
                 credit: found.required(tag::CREDIT)?.varint()?,
             }
         }
@@ -272,11 +285,12 @@ pub fn read_reply(kind: u8, fields: Bytes) -> Result<Reply, Bad> {
 
 fn write_probed(out: &mut Vec<u8>, probed: &Probed) {
     word(out, tag::NOW, probed.now);
-    if probed.is_silent || probed.is_deaf {
-        let flag = |set, flag| if set { flag } else { 0 };
-        let flags = flag(probed.is_silent, SILENT) | flag(probed.is_deaf, DEAF);
-        field(out, tag::FLAGS, |out| out.push(flags));
-    }
+    let said = [
+        (probed.is_silent, SILENT),
+        (probed.is_deaf, DEAF),
+        (probed.waits, WAITS),
+    ];
+    flags(out, &said);
     let axes = [
         (tag::KEYS_CUT, Axis::Keys, &probed.keys),
         (tag::TIMES_CUT, Axis::Times, &probed.times),
@@ -301,10 +315,7 @@ fn write_probed(out: &mut Vec<u8>, probed: &Probed) {
 }
 
 fn read_probed(found: &mut Fields) -> Result<Probed, Bad> {
-    let flags = match found.optional(tag::FLAGS) {
-        Some(mut value) => value.u8()?,
-        None => 0,
-    };
+    let flags = found.flags()?;
     let mut axis = |tag, axis| {
         let Some(mut value) = found.optional(tag) else {
             return Ok(None);
@@ -334,6 +345,7 @@ fn read_probed(found: &mut Fields) -> Result<Probed, Bad> {
         now: found.word(tag::NOW)?,
         is_silent: flags & SILENT != 0,
         is_deaf: flags & DEAF != 0,
+        waits: flags & WAITS != 0,
         keys,
         times,
         floor,
@@ -431,6 +443,11 @@ fn read_fields(kind: u8, fields: Bytes) -> Result<Fields, Bad> {
 }
 
 impl Fields {
+    fn flags(&mut self) -> Result<u8, Bad> {
+        self.optional(tag::FLAGS)
+            .map_or(Ok(0), |mut value| value.u8())
+    }
+
     fn horizon(&mut self) -> Result<Version, Bad> {
         let Some(mut value) = self.optional(tag::HORIZON) else {
             return Ok(Version::ZERO);
@@ -470,6 +487,15 @@ impl Fields {
             }
         }
         Ok(parcel)
+    }
+}
+
+/// Appends the flags that are set, if any is.
+fn flags(out: &mut Vec<u8>, all: &[(bool, u8)]) {
+    let set = all.iter().filter(|(is_set, _)| *is_set);
+    let flags = set.fold(0, |flags, (_, flag)| flags | flag);
+    if flags != 0 {
+        field(out, tag::FLAGS, |out| out.push(flags));
     }
 }
 

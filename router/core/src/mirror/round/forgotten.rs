@@ -36,12 +36,11 @@ impl Mirror {
                 }
                 return true;
             }
+            let seen = head.effective().max(newest_seen(&state.record));
             if head.effective().is_delete() {
                 self.work.is_garbage = true;
             } else {
-                self.work
-                    .forgotten
-                    .push((state.key.clone(), head.effective()));
+                self.work.forgotten.push((state.key.clone(), seen));
             }
             false
         });

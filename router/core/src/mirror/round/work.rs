@@ -294,6 +294,8 @@ impl Mirror {
             let request = Request::Fetch {
                 wants: wanted.iter().map(|wanted| wanted.want.clone()).collect(),
                 floor: self.work.marks.floor,
+                // It may have risen since the probe.
+                horizon: replica.marks()?.horizon,
                 credit: PAGE as u64,
             };
             return Ok(Some((Job::Fetch(wanted), request, PAGE)));
@@ -369,7 +371,8 @@ impl Mirror {
         while bytes < PAGE
             && let Some(mut wanted) = queue.pop_front()
         {
-            let (mut states, next) = answer::read(replica, &wanted.want, floor, PAGE - bytes)?;
+            let since = (floor, self.work.horizon);
+            let (mut states, next) = answer::read(replica, &wanted.want, since, PAGE - bytes)?;
             if wanted.want.span.axis == Axis::Keys {
                 self.sift(&mut states);
             }

@@ -72,6 +72,8 @@ fn request() -> impl Strategy<Value = Request> {
                 keys: Summary { count, sum },
                 times: times.map(|(minute, count, sum)| (minute, Summary { count, sum })),
                 rest,
+                revision: rest % 3,
+                waits: rest % 2 == 0,
             })
         ),
         (any::<u64>(), ids(), any::<u64>()).prop_map(|(time, ids, credit)| Request::Wildcards {
@@ -94,6 +96,7 @@ fn request() -> impl Strategy<Value = Request> {
             any::<u64>()
         )
             .prop_map(|(wants, floor, credit)| Request::Fetch {
+                horizon: Version::ZERO,
                 wants: wants
                     .into_iter()
                     .map(|((span, _), ids)| Want { span, ids })
@@ -146,6 +149,7 @@ fn reply() -> impl Strategy<Value = Reply> {
                     now,
                     is_silent,
                     is_deaf,
+                    waits: now % 2 == 0,
                     keys,
                     times,
                     floor,
