@@ -58,9 +58,16 @@ pub(crate) fn recover(state: &mut State, files: &dyn files::Files) -> Result<Rec
         match take_over(state, lane, id, &mut recovery) {
             // One bad place on the disk costs its segment, not the journal.
             Err(JournalError::Io { path, source }) if is_bad_medium(&source) => {
-                let path = path.display();
-                let left = format!("{path} cannot be read ({source}); it is left as it is");
-                recovery.repaired.push(left);
+                let damaged = Damaged {
+                    file: files::name_of(lane, id),
+                    offset: 0,
+                    bytes: fs::metadata(path).map_or(0, |it| it.len()),
+                    head: None,
+                    why: format!("it cannot be read ({source}) and is left as it is"),
+                };
+                // What it holds is not known. It is tried again when the journal is opened.
+                state.damaged.push(damaged.clone());
+                recovery.damaged.push(damaged);
                 state.next_segment = state.next_segment.max(id + 1);
             }
             other => other?,
