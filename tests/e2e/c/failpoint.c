@@ -1,5 +1,5 @@
 /* Ends a process, or makes it fail, at a chosen one of the calls by which it changes the files of one
- * directory. Preloaded (LD_PRELOAD) and told in the environment:
+ * directory, or reads at an offset. Preloaded (LD_PRELOAD) and told in the environment:
  *
  *   FAILPOINT_DIR   the directory; what is done elsewhere is not looked at
  *   FAILPOINT_LOG   a file to which each of these calls is noted before it is made: "CALL NAME\n"
@@ -101,6 +101,12 @@ ssize_t pwrite64(int fd, const void *bytes, size_t len, off_t offset) {
     enum act act = meet_fd("pwrite", fd);
     if (act == FAIL) return fail();
     return done(act, syscall(SYS_pwrite64, fd, bytes, act == HALF_THEN_DIE ? len / 2 : len, offset));
+}
+
+ssize_t pread64(int fd, void *bytes, size_t len, off_t offset) {
+    enum act act = meet_fd("pread", fd);
+    if (act == FAIL) return fail();
+    return done(act, syscall(SYS_pread64, fd, bytes, len, offset));
 }
 
 int fdatasync(int fd) {

@@ -55,7 +55,7 @@ impl Rig {
             connect: {{ endpoints: ["{}"], retry: {{ period_init_ms: 100, period_max_ms: 100 }} }},
             forward: {{ cloud: {{ key_expr: "v/42/**", dir: "$DIR/journal", budget: {{ bytes: "1MiB" }},
                 on_full: "{on_full}", lanes: [{{ key_expr: "v/42/alarm/**", lane: 0 }}],
-                period: "300ms", timeout: "2s", keep: "0s" }} }},"#,
+                period: "300ms", keep: "0s" }} }},"#,
             line.endpoint
         ));
         let points = Failpoints::of(&edge.dir().join("journal"))?;
@@ -187,6 +187,7 @@ impl Rig {
                     }
                     number += 1;
                 }
+                say(&format!("{how:?}: {:?} of {:?}", self.deaths, self.made));
             }
             return;
         }
@@ -427,4 +428,29 @@ fn a_disk_that_has_failed_once_is_used_again_without_a_restart() {
         (&status["lost"], &status["damaged"]),
         (&json!([]), &json!([]))
     );
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_told_and_tried_again() {
+    let Some(mut rig) = Rig::start("reject-new") else {
+        return;
+    };
+    // Two segments that are closed, and two that are not.
+    rig.put(ALONE);
+    rig.edge.kill9();
+    // The first that is read is the header of the first segment.
+    rig.edge
+        .set_variables(rig.points.at("pread", 1, How::Fails));
+    rig.edge.restart();
+    assert!(rig.wait_trimmed());
+    let status = rig.status().unwrap();
+    let damaged = status["damaged"].as_array().unwrap();
+    let why = damaged[0]["why"].as_str().unwrap();
+    assert!(damaged.len() == 1 && why.contains("os error 5"), "{status}");
+    let got = rig.cloud.python().get_all("v/**?_time=[now(-2h)..now()]");
+    let missing = rig.tried.missing(got.samples).len();
+    assert!((1..100).contains(&missing), "{missing}: one segment");
+    rig.edge.term();
+    let (held, _) = rig.drain();
+    assert_eq!(rig.tried.missing(held), Vec::<String>::new());
 }
