@@ -51,6 +51,24 @@ pub trait Prioritize: Send {
         batch: &[Description<'_>],
         verdicts: &mut Vec<Verdict>,
     );
+
+    /// Decides again about samples that wait already, as [`Prioritize::prioritize`] does about new ones.
+    /// `false` if nothing could be decided: what was pushed means nothing then, and all stays as it is.
+    fn decide_again(
+        &mut self,
+        link: LinkState<'_>,
+        batch: &[Description<'_>],
+        verdicts: &mut Vec<Verdict>,
+    ) -> bool {
+        self.prioritize(link, batch, verdicts);
+        true
+    }
+
+    /// Who decides now: 0 for the link's own settings, another number for each policy. `None` while that
+    /// may change back by itself: a policy is being loaded, or rests because it has failed.
+    fn revision(&mut self) -> Option<u32> {
+        Some(0)
+    }
 }
 
 /// Samples without a lane of their own go by Zenoh's priority: 1 (real time) to 7 (background).

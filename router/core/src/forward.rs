@@ -170,6 +170,11 @@ pub trait Outbox {
         let _ = max;
         Ok(Vec::new())
     }
+
+    /// How often what waits was put into other lanes. What a lane had been read past may be in it now.
+    fn moved(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What an upstream lacks, as far as it has said.

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasherDefault, Hasher},
+    iter,
 };
 
 use bytes::Bytes;
@@ -38,6 +39,11 @@ const EXPIRES: u8 = 16;
 const NEWEST_ONLY: u8 = 32;
 const ENCODING: u8 = 64;
 const SOURCE: u8 = 128;
+
+/// Zenoh's priority of what says none: data.
+pub(crate) const PRIORITY: u8 = 5;
+/// Bytes of a run of priorities at the most: how many, and which.
+const RUN_LEN: usize = 6;
 
 /// What is known of a block without reading it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,6 +156,8 @@ pub(crate) struct Builder {
     known: HashMap<u64, usize, BuildHasherDefault<Through>>,
     before: Before,
     gone: BTreeMap<Slot, Summary>,
+    /// Zenoh's priorities: how many in a row have which.
+    priorities: Vec<(u32, u8)>,
 }
 
 /// What the next row is told against.
@@ -201,6 +209,7 @@ impl Builder {
             known: HashMap::default(),
             before: Before::default(),
             gone: BTreeMap::new(),
+            priorities: Vec::new(),
         }
     }
 
@@ -218,7 +227,7 @@ impl Builder {
     /// Bytes that it would have now, head included.
     pub(crate) fn len(&self) -> usize {
         // A sum that is not kept: source, second, count, sum.
-        HEAD_LEN + self.rows.len() + 2 + self.gone.len() * 44
+        HEAD_LEN + self.rows.len() + 2 + self.gone.len() * 44 + self.priorities.len() * RUN_LEN
     }
 
     /// Begins at a position of a segment; forgets what was in it.
@@ -230,7 +239,14 @@ impl Builder {
     }
 
     /// Adds what is to be kept. `mark` is how much has been appended with it, `now` NTP64.
-    pub(crate) fn push(&mut self, entry: &Entry, newest_only: bool, mark: u64, now: u64) {
+    pub(crate) fn push(
+        &mut self,
+        entry: &Entry,
+        priority: u8,
+        newest_only: bool,
+        mark: u64,
+        now: u64,
+    ) {
         let (wildcard, stamp, value) = match &entry.change {
             KeptChange::Key(change) => (None, change.stamp, change.value.as_ref()),
             KeptChange::Wildcard(change) => {
@@ -283,6 +299,10 @@ impl Builder {
         self.head.operations += u32::from(wildcard.is_some());
         self.head.earliest = self.head.earliest.min(stamp.time);
         self.head.latest = self.head.latest.max(stamp.time);
+        match self.priorities.last_mut() {
+            Some((count, before)) if *before == priority => *count += 1,
+            _ => self.priorities.push((1, priority)),
+        }
         self.touch(mark, now);
     }
 
@@ -304,6 +324,12 @@ impl Builder {
             out.extend(gone.count.to_le_bytes());
             out.extend(gone.sum.to_le_bytes());
         }
+        if self.priorities.iter().any(|run| run.1 != PRIORITY) {
+            for (count, priority) in &self.priorities {
+                put(&mut out, u64::from(*count));
+                out.push(*priority);
+            }
+        }
         let body = &out[HEAD_LEN..];
         let mut head = self.head;
         // A block is closed long before; only a single entry could be as long, and Zenoh carries none.
@@ -322,6 +348,7 @@ impl Builder {
         self.known.clear();
         self.before = Before::default();
         self.gone.clear();
+        self.priorities.clear();
     }
 
     fn touch(&mut self, mark: u64, now: u64) {
@@ -404,6 +431,13 @@ impl Block {
         Ok(Self { head, body })
     }
 
+    /// It as it was read.
+    pub(crate) fn bytes(&self) -> Bytes {
+        let mut bytes = self.head.encode().to_vec();
+        bytes.extend_from_slice(&self.body);
+        Bytes::from(bytes)
+    }
+
     /// Its entries, in order.
     pub(crate) fn rows(&self, lane: u8) -> Rows {
         Rows {
@@ -422,12 +456,18 @@ impl Block {
     /// # Errors
     /// If the bytes make no sense, which the checksum makes unlikely.
     pub(crate) fn gone(&self, lane: u8) -> Result<Vec<(Slot, Summary)>, Damage> {
+        Ok(self.whole(lane)?.gone)
+    }
+
+    /// All that is in it.
+    ///
+    /// # Errors
+    /// If the bytes make no sense, which the checksum makes unlikely.
+    pub(crate) fn whole(&self, lane: u8) -> Result<Whole, Damage> {
         let mut rows = self.rows(lane);
-        for row in rows.by_ref() {
-            row?;
-        }
+        let entries: Vec<Row> = rows.by_ref().collect::<Result<_, _>>()?;
         let mut cursor = rows.cursor;
-        let mut read = || {
+        let mut gone = || {
             let count = cursor.len()?;
             let mut gone = Vec::new();
             for _ in 0..count {
@@ -435,10 +475,35 @@ impl Block {
                 let (count, sum) = (cursor.u64()?, cursor.u128()?);
                 gone.push((slot, Summary { count, sum }));
             }
-            cursor.is_empty().then_some(gone)
+            Some(gone)
         };
-        read().ok_or(Damage("the sums behind the entries make no sense"))
+        let gone = gone().ok_or(Damage("the sums behind the entries make no sense"))?;
+        let mut priorities = Vec::with_capacity(entries.len());
+        while !cursor.is_empty() {
+            let run = cursor.len().zip(cursor.byte());
+            let (count, priority) = run
+                .filter(|(count, _)| *count <= entries.len() - priorities.len())
+                .ok_or(Damage("the priorities behind the entries make no sense"))?;
+            priorities.extend(iter::repeat_n(priority, count));
+        }
+        // Where none is said, all are.
+        priorities.resize(entries.len(), PRIORITY);
+        Ok(Whole {
+            rows: entries,
+            priorities,
+            gone,
+        })
     }
+}
+
+/// What is in a block.
+#[derive(Clone, Debug)]
+pub(crate) struct Whole {
+    pub(crate) rows: Vec<Row>,
+    /// Zenoh's, of each row.
+    pub(crate) priorities: Vec<u8>,
+    /// Sums of what it counts and does not keep.
+    pub(crate) gone: Vec<(Slot, Summary)>,
 }
 
 /// Reads the entries of a block.

@@ -16,7 +16,7 @@ use crate::{
     reader::read_blocks,
     recovery::{counted, set_slots},
     segment::{self, Header, Info},
-    state::{ROOM_MIN, State},
+    state::{ROOM_MIN, Segment, State},
 };
 
 /// How many segments are written again in vain before one is dropped: each takes a read of several.
@@ -60,12 +60,26 @@ impl Journal {
         }
     }
 
-    /// The disk is full although the budget is not: makes room once. Returns whether it did.
+    /// The disk is full although the budget is not: makes room once. Returns whether it did. What is being
+    /// written is not given up, and not all that there is: what comes waits in memory then, and is refused
+    /// once that is much.
     pub(crate) fn give_way(&mut self) -> Result<bool> {
-        // To write a segment again takes room itself.
-        let Some(way) = self.lock().way(false) else {
-            return Ok(false);
+        let way = {
+            let mut state = self.lock();
+            state.disk = Some(state.written_bytes());
+            // To write a segment again takes room itself.
+            match state.way(false) {
+                Some(Way::Drop { lane, id }) if state.lane(lane).open == Some(id) => {
+                    // Its end is written when there is room. If it comes to the worst it can be given up
+                    // then, without what comes from now on.
+                    state.close_open(lane);
+                    None
+                }
+                Some(Way::Drop { lane, id }) if state.is_all_there_is(lane, id) => None,
+                other => other,
+            }
         };
+        let Some(way) = way else { return Ok(false) };
         self.go(way, 0)?;
         Ok(true)
     }
@@ -100,7 +114,8 @@ impl Journal {
     /// Writes a closed segment again, without what itself or one of the next of its lane has newer. Its
     /// entries move to the end of its positions: who reads on may see one twice, but none is passed over.
     fn thin(&mut self, lane: u8, id: u64) -> Result<()> {
-        let Some((ends, others)) = self.lock().neighbours(lane, id) else {
+        let found = self.lock().neighbours(lane, id);
+        let Some((ends, ranked, others)) = found else {
             return Ok(());
         };
         let path = self.dir.join(files::name_of(lane, id));
@@ -120,7 +135,8 @@ impl Journal {
             }
         }
         let block_bytes = self.lock().options.block_bytes;
-        let Ok(Some(thinned)) = rewrite((lane, id), &own, &newest, ends, block_bytes) else {
+        let Ok(Some(thinned)) = rewrite((lane, id), &own, &newest, (ends, ranked), block_bytes)
+        else {
             return Ok(());
         };
         if thinned.first == ends.1 {
@@ -132,10 +148,14 @@ impl Journal {
             return files::sync_dir(&self.dir).map_err(JournalError::io(&self.dir));
         }
         let name = files::name_of(lane, id);
-        files::replace(&*self.files, &self.dir, &name, &thinned.bytes)
-            .map_err(JournalError::io(&path))?;
-        self.lock().thinned(lane, id, &thinned);
-        Ok(())
+        let io = |error| JournalError::io(&path)(error);
+        files::prepare(&*self.files, &self.dir, &name, &thinned.bytes).map_err(io)?;
+        // Whoever reads must not find the new file where the old one is expected.
+        let mut state = self.lock();
+        files::finish(&*self.files, &self.dir, &name).map_err(io)?;
+        state.thinned(lane, id, &thinned);
+        drop(state);
+        files::sync_dir(&self.dir).map_err(JournalError::io(&self.dir))
     }
 }
 
@@ -174,16 +194,25 @@ impl State {
         }
     }
 
-    /// The positions of a segment, and the next segments that it was not compared with. It counts as
+    /// Whether something waits in a segment, and no other is on the disk.
+    fn is_all_there_is(&self, lane: u8, id: u64) -> bool {
+        let waits = |it: &Segment| self.waits(it, self.required());
+        let segments = &self.lane(lane).segments;
+        let mut others = self.lanes.iter().flat_map(|lane| lane.segments.values());
+        let has_other = others.any(|other| other.id != id && other.is_on_disk());
+        segments.get(&id).is_some_and(waits) && !has_other
+    }
+
+    /// The positions of a segment, who decided about it, and the next segments that it was not compared with. It counts as
     /// compared from now on.
-    fn neighbours(&mut self, lane: u8, id: u64) -> Option<((u64, u64), Vec<u64>)> {
+    fn neighbours(&mut self, lane: u8, id: u64) -> Option<((u64, u64), u32, Vec<u64>)> {
         let segments = &mut self.lane_mut(lane).segments;
         let from = segments.get(&id)?.thinned_to.max(id) + 1;
         let closed = segments.range(from..).filter(|(_, it)| it.is_closed());
         let others: Vec<u64> = closed.map(|(id, _)| *id).take(NEIGHBOURS).collect();
         let segment = segments.get_mut(&id)?;
         segment.thinned_to = others.last().copied().unwrap_or(from - 1);
-        Some(((segment.first, segment.end), others))
+        Some(((segment.first, segment.end), segment.ranked, others))
     }
 
     fn thinned(&mut self, at: u8, id: u64, thinned: &Thinned) {
@@ -201,12 +230,27 @@ impl State {
         segment.first = thinned.first;
         set_slots(segment, &sums);
         let bytes = segment.bytes;
+        // What was superseded by one of the same lane is what is gone.
+        let mut hidden = std::mem::take(&mut segment.hidden);
         self.bytes = self.bytes - old_bytes + bytes;
+        self.mark += 1;
         for (slot, old) in &before {
+            self.calendar.moved(*slot, self.mark);
             let new = thinned.sums.get(slot).map_or(0, |sums| sums.kept);
+            let gone = hidden
+                .get(slot)
+                .copied()
+                .unwrap_or(0)
+                .min(old - new.min(*old));
+            self.calendar.unhide(*slot, gone);
+            hidden.entry(*slot).and_modify(|hidden| *hidden -= gone);
             self.calendar.thin(*slot, old.saturating_sub(new));
         }
-        self.lane_mut(at).counters.coalesced += thinned.fewer;
+        let lane = self.lane_mut(at);
+        lane.counters.coalesced += thinned.fewer;
+        if let Some(segment) = lane.segments.get_mut(&id) {
+            segment.hidden = hidden;
+        }
     }
 }
 
@@ -233,7 +277,7 @@ fn rewrite(
     (lane, id): (u8, u64),
     own: &[Block],
     newest: &HashMap<Key, Version>,
-    ends: (u64, u64),
+    (ends, ranked): ((u64, u64), u32),
     block_bytes: usize,
 ) -> Result<Option<Thinned>, Damage> {
     let mut fewer = 0;
@@ -244,11 +288,11 @@ fn rewrite(
     for block in own {
         mark = block.head.mark.max(mark);
         appended = block.head.appended.max(appended);
-        for (slot, summary) in block.gone(lane)? {
+        let whole = block.whole(lane)?;
+        for (slot, summary) in whole.gone {
             *gone.entry(slot).or_default() += summary;
         }
-        for row in block.rows(lane) {
-            let row = row?;
+        for (row, priority) in whole.rows.into_iter().zip(whole.priorities) {
             let (stamp, hash) = counted(&row.entry.change);
             let slot = slot_of(&stamp);
             let is_superseded = match &row.entry.change {
@@ -263,7 +307,7 @@ fn rewrite(
                 *gone.entry(slot).or_default() += all;
             } else {
                 cell.kept += 1;
-                kept.push(row);
+                kept.push((row, priority));
             }
         }
     }
@@ -292,13 +336,20 @@ fn rewrite(
         builder.push_gone(slot, summary, mark, now);
         flush_if(&mut builder, block_bytes, &mut bytes, &mut blocks, id);
     }
-    for row in kept {
-        builder.push(&row.entry, row.newest_only, mark, now);
+    for (row, priority) in kept {
+        builder.push(&row.entry, priority, row.newest_only, mark, now);
         flush_if(&mut builder, block_bytes, &mut bytes, &mut blocks, id);
     }
     flush_if(&mut builder, 0, &mut bytes, &mut blocks, id);
     let end = bytes.len() as u64;
-    bytes.extend(segment::footer(sums.iter(), &blocks, end, (first, ends.1)));
+    let positions = (first, ends.1);
+    bytes.extend(segment::footer(
+        sums.iter(),
+        &blocks,
+        end,
+        positions,
+        ranked,
+    ));
     Ok(Some(Thinned {
         bytes,
         sums,

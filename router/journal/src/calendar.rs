@@ -29,6 +29,8 @@ pub(crate) struct Cell {
     pub(crate) all: Summary,
     /// How many entries are kept, operations included.
     pub(crate) kept: u64,
+    /// How many of them are known to be superseded: nobody waits for these.
+    hidden: u64,
     /// Segments that have something of it.
     holders: u32,
     /// How much had been appended when the last of it was.
@@ -75,14 +77,18 @@ impl Cell {
 
     /// Whether one of these upstreams has not certified what is kept of it.
     pub(crate) const fn waits(&self, required: u64) -> bool {
-        self.kept > 0 && (required == 0 || self.certified & required != required)
+        self.kept > self.hidden && (required == 0 || self.certified & required != required)
     }
 }
 
 impl Cell {
     /// How many entries of it wait.
     const fn weight(&self, required: u64) -> u64 {
-        if self.waits(required) { self.kept } else { 0 }
+        if self.waits(required) {
+            self.kept.saturating_sub(self.hidden)
+        } else {
+            0
+        }
     }
 }
 
@@ -128,6 +134,24 @@ impl Calendar {
         self.cells.entry(slot).or_default().holders += 1;
     }
 
+    /// Entries of this second that are kept were superseded.
+    pub(crate) fn hide(&mut self, slot: Slot, count: u32) {
+        if let Some(cell) = self.cells.get_mut(&slot) {
+            self.waiting -= cell.weight(self.required);
+            cell.hidden += u64::from(count);
+            self.waiting += cell.weight(self.required);
+        }
+    }
+
+    /// Of these, some are no longer kept.
+    pub(crate) fn unhide(&mut self, slot: Slot, count: u32) {
+        if let Some(cell) = self.cells.get_mut(&slot) {
+            self.waiting -= cell.weight(self.required);
+            cell.hidden = cell.hidden.saturating_sub(u64::from(count));
+            self.waiting += cell.weight(self.required);
+        }
+    }
+
     /// A segment with so many entries of this second is no more.
     pub(crate) fn release(&mut self, slot: Slot, kept: u32) {
         let Some(cell) = self.cells.get_mut(&slot) else {
@@ -144,6 +168,23 @@ impl Calendar {
             }
             let forgotten = self.forgotten.entry(slot.0).or_default();
             *forgotten = slot.1.max(*forgotten);
+        }
+    }
+
+    /// A segment has so many entries of this second from now on that another one had.
+    pub(crate) fn take_over(&mut self, slot: Slot, kept: u32) {
+        let cell = self.cells.entry(slot).or_default();
+        self.waiting -= cell.weight(self.required);
+        cell.kept += u64::from(kept);
+        cell.holders += 1;
+        self.waiting += cell.weight(self.required);
+    }
+
+    /// Entries of this second are in another place: who has read past it has not seen them, so what is
+    /// found out from before `mark` certifies it no longer. What is certified stays so.
+    pub(crate) fn moved(&mut self, slot: Slot, mark: u64) {
+        if let Some(cell) = self.cells.get_mut(&slot) {
+            cell.last = cell.last.max(mark);
         }
     }
 
@@ -273,7 +314,7 @@ impl Calendar {
         self.cells
             .iter()
             .filter(waits)
-            .map(|(slot, cell)| (*slot, cell.kept))
+            .map(|(slot, cell)| (*slot, cell.kept.saturating_sub(cell.hidden)))
     }
 }
 

@@ -5,13 +5,15 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use weir_core::backlog::LANES;
 
 /// The file that one process has locked while it has the journal open.
 pub(crate) const LOCK: &str = "lock";
+/// The file that says which segments a segment has become, until they have its place.
+pub(crate) const MOVED: &str = "moved";
 /// The file of what was given up.
 pub(crate) const LOST: &str = "lost";
 /// How a file ends that is not finished; it is removed when the journal is opened.
@@ -27,6 +29,22 @@ pub trait Files: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the file system says.
     fn create(&self, path: &Path) -> io::Result<Box<dyn Output>>;
+
+    /// Gives a file another name; what has that is no more.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    /// Removes a file; it may be gone already.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        remove(path)
+    }
 }
 
 /// A file that is appended to.
@@ -105,19 +123,39 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system says.
 pub(crate) fn replace(files: &dyn Files, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = dir.join(format!("{name}{UNFINISHED}"));
+    prepare(files, dir, name, bytes)?;
+    finish(files, dir, name)?;
+    sync_dir(dir)
+}
+
+/// The first half of [`replace`]: the new file is there under another name, on the disk.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn prepare(files: &dyn Files, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = unfinished(dir, name);
     let write = || {
         let mut file = files.create(&unfinished)?;
         file.append(bytes)?;
-        file.sync()?;
-        fs::rename(&unfinished, dir.join(name))
+        file.sync()
     };
-    if let Err(error) = write() {
+    write().inspect_err(|_| {
         // What is left of it takes room, and nobody would read it.
         let _ = fs::remove_file(&unfinished);
-        return Err(error);
-    }
-    sync_dir(dir)
+    })
+}
+
+/// The second half: it has its name. That is on the disk once the directory is synced.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn finish(files: &dyn Files, dir: &Path, name: &str) -> io::Result<()> {
+    files.rename(&unfinished(dir, name), &dir.join(name))
+}
+
+/// Where a file is while it is not finished.
+pub(crate) fn unfinished(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}{UNFINISHED}"))
 }
 
 /// Removes a file; it may be gone already.

@@ -21,6 +21,7 @@ use crate::{
         UpstreamStatus, Waiting,
     },
     outbox::JournalOutbox,
+    rank::Again,
     recovery,
     state::{Counted, ROOM_MIN, State, bound},
     writer::Writer,
@@ -41,6 +42,8 @@ pub struct Journal {
     pub(crate) dir: PathBuf,
     pub(crate) files: Arc<dyn Files>,
     pub(crate) writer: Writer,
+    /// The segment that is being decided about again.
+    pub(crate) again: Option<Again>,
     /// When the list of what was given up was written last.
     lost_at: u64,
     /// The lock is held as long as this file is open.
@@ -79,6 +82,7 @@ impl Journal {
         let mut journal = Self {
             state: Arc::new(Mutex::new(state)),
             writer: Writer::new(dir.clone(), files.clone()),
+            again: None,
             dir,
             files,
             lost_at: now,
@@ -141,6 +145,11 @@ impl Journal {
         if sync {
             self.writer.sync(&self.state)?;
         }
+        let mut state = self.lock();
+        let bytes = state.written_bytes();
+        // It takes more than it did.
+        state.disk = state.disk.map(|disk| disk.max(bytes));
+        drop(state);
         written
     }
 
@@ -334,7 +343,7 @@ impl Journal {
                 || state.calendar.get(&slot).is_some();
             if let Keep::Drop(reason) = waiting.keep {
                 appended.dropped += 1;
-                state.lane_mut(entry.lane).count_dropped(reason);
+                state.lane_mut(entry.lane).count_dropped(reason, 1);
                 if has_second {
                     state.pass(entry.lane, counted, now);
                 }
@@ -352,18 +361,30 @@ impl Journal {
             }
             room -= size;
             let is_newest = waiting.keep == Keep::NewestOnly;
-            if let (true, KeptChange::Key(change)) = (is_newest, &entry.change) {
-                let place = state.newest.offer(&change.key, version);
+            let newest = match &entry.change {
+                KeptChange::Key(change) if is_newest => Some(&change.key),
+                _ => None,
+            };
+            if let Some(key) = newest {
+                // Where it waits is known when it does.
+                let place = state.newest.offer(key, version, (entry.lane, 0));
                 if place != Place::First {
                     appended.coalesced += 1;
                     state.lane_mut(entry.lane).counters.coalesced += 1;
                 }
-                if place == Place::Older {
-                    state.pass(entry.lane, counted, now);
-                    continue;
+                match place {
+                    Place::First => {}
+                    Place::Newer(before) => state.hide(&before),
+                    Place::Older => {
+                        state.pass(entry.lane, counted, now);
+                        continue;
+                    }
                 }
             }
-            state.keep(entry, is_newest, counted, now);
+            let segment = state.keep(entry, waiting.priority, is_newest, counted, now);
+            if let Some(key) = newest {
+                state.newest.moves(key, version, segment);
+            }
             appended.kept += 1;
         }
     }
@@ -421,7 +442,7 @@ impl State {
         let Some(segment) = self.lane(lane).segments.get(&id) else {
             return 0;
         };
-        let slots: Vec<_> = segment.slots.kept().collect();
+        let slots: Vec<_> = segment.shown().collect();
         let mut lost = 0;
         for slot in slots {
             let count = self.share(slot, required);
@@ -441,6 +462,8 @@ impl State {
             lost: self.lost.list(),
             damaged: self.damaged.clone(),
             poisoned: self.poisoned.clone(),
+            ranked: self.ranked,
+            unranked: self.unranked(),
             ..Status::default()
         };
         for (at, lane) in self.lanes.iter().enumerate() {
@@ -456,9 +479,9 @@ impl State {
             status.segments += lane.segments.len() as u64;
             for segment in lane.segments.values() {
                 it.bytes += segment.bytes;
-                for (slot, kept) in segment.slots.kept().filter(|(_, kept)| *kept > 0) {
-                    it.records += u64::from(kept);
-                    let waiting = self.share((slot, kept), required);
+                it.records += segment.records();
+                for (slot, shown) in segment.shown().filter(|(_, shown)| *shown > 0) {
+                    let waiting = self.share((slot, shown), required);
                     if waiting > 0 {
                         it.waiting += waiting;
                         let second = u64::from(slot.1) << 32;

@@ -22,6 +22,8 @@
 //! - Sums hold everything that was tapped, also what a verdict dropped or a newer one superseded, as long as
 //!   a segment holds something of the second. After a restart, the part of a segment that was trimmed is no
 //!   longer in them: such a second differs, and is compared by what is kept of it.
+//! - What was decided about an entry may be decided again ([`Journal::rank_by`]): it is in one segment, and
+//!   in the sums once, whenever the process ends.
 //! - No certificate is written down: after a restart everything that is kept waits again.
 //!
 //! Memory: some 200 bytes for each second of each source that is kept (an hour of one source is 0.7 MB), a
@@ -33,7 +35,8 @@
 //! `lock` is locked by the process that has the journal open. `lost` holds what was given up. A segment is
 //! `LANE-ID.journal`, with ids rising over all lanes (16 hexadecimal digits); `X.damaged` beside a file holds
 //! what was set aside of it (again and again: offset u64, length u32, bytes), and is never removed; `X.new`
-//! is unfinished, and removed when the journal is opened. Integers are little-endian, checksums CRC-32
+//! is unfinished, and removed when the journal is opened; `moved` says which segments one has become, until
+//! they have their names. Integers are little-endian, checksums CRC-32
 //! (IEEE), times NTP64. A file of a version that is not known is refused and left as it is.
 //!
 //! ```text
@@ -50,7 +53,7 @@
 //!           32  earliest stamp u64        40  latest stamp u64
 //!           48  wildcard operations u32   52  lower half of the segment's id u32
 //!           56  when the last was appended, seconds u32
-//!           60  checksum of 0..60         64  body: entries, then sums of what is not kept
+//!           60  checksum of 0..60         64  body: entries, then sums of what is not kept, then priorities
 //!
 //! entry      flags u8: 1 put, 2 wildcard, 4 schema, 8 attachment, 16 expires, 32 newest only,
 //!                64 another encoding than the entry before, 128 another source
@@ -63,6 +66,8 @@
 //!
 //! not kept   how many (varint), then of each: source 16, second u32, count u64, sum u128
 //!
+//! priorities of Zenoh, of the entries: how many in a row (varint), which u8; nothing if all are 5
+//!
 //! sums       of each source and second: source 16, second u32, kept u32, count u64, sum u128;
 //!                count and sum are of all that was tapped, kept is how many entries are in the blocks
 //! index      of each block: offset u64, head 64
@@ -71,7 +76,8 @@
 //!           20  rows of the index u32     24  their checksum
 //!           28  where the blocks end u64  36  first position u64   44  position behind the last u64
 //!           52  mark of the last u64      60  when it was appended, seconds u32
-//!           64  0                         68  checksum of 0..68
+//!           64  who decided u32 (0: the link's own rules; else of a policy)
+//!           68  checksum of 0..68
 //! ```
 //!
 //! A segment that has no trailer, or one that is damaged, is read through when the journal is opened: its
@@ -85,10 +91,12 @@ mod files;
 pub mod inspect;
 mod journal;
 mod lost;
+mod moves;
 mod newest;
 mod options;
 mod outbox;
 pub mod pack;
+mod rank;
 mod reader;
 mod recovery;
 mod segment;
@@ -103,7 +111,7 @@ pub use error::{JournalError, Result};
 pub use files::{Disk, Files, Output};
 pub use journal::Journal;
 pub use options::{
-    Appended, Damaged, Keep, LaneStatus, OnFull, Options, Recovery, Scope, Status, Trimmed,
-    Upstream, UpstreamStatus, Waiting,
+    Appended, Damaged, Keep, LaneStatus, OnFull, Options, Ranked, Recovery, Scope, Status, Trimmed,
+    Unranked, Upstream, UpstreamStatus, Waiting,
 };
 pub use outbox::JournalOutbox;

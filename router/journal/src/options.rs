@@ -35,7 +35,9 @@ pub struct Options {
     pub keep: u64,
 }
 
-/// What is done when a journal is full.
+/// What is done when a journal is full. A disk that is full before the budget is used up never costs the
+/// segment that is being written, nor the only one that there is: what comes is refused instead, once some
+/// mebibytes wait in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnFull {
     /// What comes is refused, and is lost.
@@ -55,8 +57,19 @@ pub enum OnFull {
 pub struct Waiting {
     /// The sample. Without a stamp it is refused.
     pub entry: Entry,
+    /// Zenoh's priority. It is remembered for who decides again ([`Unranked`]).
+    pub priority: u8,
     /// What becomes of it.
     pub keep: Keep,
+}
+
+/// An entry that waits, and about which another has decided than who decides now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unranked {
+    /// What waits, and how.
+    pub entry: Entry,
+    /// Zenoh's priority.
+    pub priority: u8,
 }
 
 /// What becomes of a sample.
@@ -150,6 +163,21 @@ pub struct Status {
     pub damaged: Vec<Damaged>,
     /// Why nothing is taken any more, until the journal is opened again.
     pub poisoned: Option<String>,
+    /// What was decided again since it was opened.
+    pub ranked: Ranked,
+    /// Entries that wait to be decided again.
+    pub unranked: u64,
+}
+
+/// What was decided again, in entries, after another began to decide ([`crate::Journal::rank_by`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ranked {
+    /// All of them.
+    pub decided: u64,
+    /// Those that wait in another lane now.
+    pub moved: u64,
+    /// Those that are kept no longer: dropped, or there is a newer one.
+    pub dropped: u64,
 }
 
 /// What a lane holds. The counters begin when the journal is opened.

@@ -365,6 +365,10 @@ impl Outbox for JournalOutbox {
     fn lost(&mut self, max: usize) -> Result<Vec<Lost>, Unreadable> {
         Ok(self.reader.state.lock().lost.unnoted(self.upstream, max))
     }
+
+    fn moved(&mut self) -> u64 {
+        self.reader.state.lock().moved
+    }
 }
 
 impl JournalOutbox {

@@ -171,17 +171,15 @@ impl Reader {
             .as_ref()
             .is_none_or(|(known, _)| *known != id)
         {
-            match File::open(self.dir.join(name)) {
-                Ok(file) => self.cache.file = Some((id, file)),
-                Err(error) => {
-                    let state = self.state.lock();
-                    let segment = state.lane(lane).segments.get(&id.0);
-                    if segment.is_some_and(|segment| segment.generation == id.1) {
-                        return Err(unreadable(name, &error));
-                    }
-                    return Ok(None);
-                }
+            let file = File::open(self.dir.join(name));
+            // Another one may have got its name meanwhile.
+            let state = self.state.lock();
+            let segment = state.lane(lane).segments.get(&id.0);
+            if segment.is_none_or(|segment| segment.generation != id.1) {
+                return Ok(None);
             }
+            drop(state);
+            self.cache.file = Some((id, file.map_err(|error| unreadable(name, &error))?));
         }
         Ok(self.cache.file.as_ref().map(|(_, file)| file))
     }

@@ -18,6 +18,7 @@ use crate::{
     error::{JournalError, Result, is_bad_medium, is_no_room},
     files,
     lost::LostList,
+    moves,
     options::{Damaged, Recovery, one},
     segment::{self, HEADER_LEN, Header, Info, SUMS_LEN, TRAILER_LEN, Trailer, Unlike},
     state::{Segment, Slots, State},
@@ -42,6 +43,7 @@ pub(crate) struct Scan {
 pub(crate) fn recover(state: &mut State, files: &dyn files::Files) -> Result<Recovery> {
     let dir = state.options.dir.clone();
     let mut recovery = Recovery::default();
+    moves::finish(&dir, files, &mut recovery)?;
     let mut names = Vec::new();
     for entry in fs::read_dir(&dir).map_err(JournalError::io(&dir))? {
         let name = entry.map_err(JournalError::io(&dir))?.file_name();
@@ -239,6 +241,7 @@ fn take_over(state: &mut State, lane: u8, id: u64, recovery: &mut Recovery) -> R
         segment.end = trailer.end;
         segment.appended = u64::from(trailer.appended) << 32;
         segment.has_operations = trailer.has_operations;
+        segment.ranked = trailer.ranked;
         segment.blocks = None;
         set_slots(&mut segment, &sums);
         recovery.records += segment.records();
@@ -317,7 +320,7 @@ fn rebuild(
         .max()
         .unwrap_or(0);
     let ends = (segment.first, segment.end);
-    let footer = segment::footer(found.sums.iter(), &found.blocks, found.end, ends);
+    let footer = segment::footer(found.sums.iter(), &found.blocks, found.end, ends, 0);
     let footer_len = footer.len() as u64;
     segment.bytes = found.end + footer_len;
     segment.blocks = None;

@@ -69,6 +69,8 @@ pub(crate) struct Trailer {
     pub(crate) mark: u64,
     /// When that was, in seconds since the Unix epoch.
     pub(crate) appended: u32,
+    /// Who decided about its entries.
+    pub(crate) ranked: u32,
     pub(crate) has_operations: bool,
 }
 
@@ -116,7 +118,10 @@ impl Trailer {
             out[at..at + 8].copy_from_slice(&value.to_le_bytes());
             at += 8;
         }
-        out[at..at + 4].copy_from_slice(&self.appended.to_le_bytes());
+        for value in [self.appended, self.ranked] {
+            out[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            at += 4;
+        }
         sign(&mut out);
         out
     }
@@ -137,6 +142,7 @@ impl Trailer {
                 end: cursor.u64()?,
                 mark: cursor.u64()?,
                 appended: cursor.u32()?,
+                ranked: cursor.u32()?,
                 has_operations,
             })
         };
@@ -162,6 +168,7 @@ pub(crate) fn footer<'a>(
     blocks: &[Info],
     blocks_end: u64,
     positions: (u64, u64),
+    ranked: u32,
 ) -> Vec<u8> {
     let mut out = Vec::new();
     let mut count = 0;
@@ -192,6 +199,7 @@ pub(crate) fn footer<'a>(
             .map(|info| info.head.appended)
             .max()
             .unwrap_or(0),
+        ranked,
         has_operations: blocks.iter().any(|info| info.head.operations > 0),
     };
     out.extend(trailer.encode());

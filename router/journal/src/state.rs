@@ -16,8 +16,9 @@ use crate::{
     calendar::{Calendar, Slot, Sums, slot_of},
     files,
     lost::LostList,
-    newest::Newest,
-    options::{Damaged, LaneStatus, Options, one},
+    moves::Name,
+    newest::{Known, Newest},
+    options::{Damaged, LaneStatus, Options, Ranked, one},
     reader::Cache,
     segment::{HEADER_LEN, INDEX_LEN, Info, SUMS_LEN, TRAILER_LEN},
 };
@@ -45,7 +46,16 @@ pub(crate) struct State {
     pub(crate) bytes: u64,
     /// Bytes of blocks that are not written yet.
     pub(crate) unwritten: u64,
+    /// How much the disk has taken at the most, once it has refused to take more.
+    pub(crate) disk: Option<u64>,
     pub(crate) poisoned: Option<String>,
+    /// What is known to be superseded in segments that are still being written anew.
+    pub(crate) early: BTreeMap<Name, BTreeMap<Slot, u32>>,
+    /// Who decides now.
+    pub(crate) ranking: u32,
+    pub(crate) ranked: Ranked,
+    /// How often entries were put into other lanes.
+    pub(crate) moved: u64,
     /// What outboxes that are no more have left for the next of their upstream.
     pub(crate) caches: HashMap<u64, Cache>,
 }
@@ -91,11 +101,15 @@ pub(crate) struct Segment {
     /// When the last of it was appended (NTP64).
     pub(crate) appended: u64,
     pub(crate) has_operations: bool,
+    /// Who decided about its entries ([`State::ranking`]).
+    pub(crate) ranked: u32,
     /// Up to which segment of its lane it was written again without what that has newer; 0 for never.
     pub(crate) thinned_to: u64,
     /// Bytes of the file, once all is written.
     pub(crate) bytes: u64,
     pub(crate) slots: Slots,
+    /// How many of each second are known to be superseded.
+    pub(crate) hidden: BTreeMap<Slot, u32>,
     /// Its blocks, while it has no footer that says so.
     pub(crate) blocks: Option<Vec<Info>>,
     /// Those of them that are not written yet.
@@ -136,7 +150,12 @@ impl State {
             next_segment: 1,
             bytes: 0,
             unwritten: 0,
+            disk: None,
             poisoned: None,
+            early: BTreeMap::new(),
+            ranking: 0,
+            ranked: Ranked::default(),
+            moved: 0,
             caches: HashMap::new(),
         }
     }
@@ -173,18 +192,40 @@ impl State {
         self.bytes + lanes.sum::<u64>()
     }
 
-    /// Keeps an entry.
-    pub(crate) fn keep(&mut self, entry: &Entry, newest_only: bool, counted: Counted, now: u64) {
+    /// Bytes of what is written.
+    pub(crate) const fn written_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.unwritten)
+    }
+
+    /// When a segment is closed. A disk that is full before the budget is used up is a smaller budget: on it
+    /// too, what is given up at once is an eighth.
+    fn segment_max(&self) -> u64 {
+        let most = self.options.segment_max();
+        let block = self.options.block_bytes as u64;
+        self.disk
+            .map_or(most, |disk| most.min((disk / 8).max(block)))
+    }
+
+    /// Keeps an entry; answers in which segment.
+    pub(crate) fn keep(
+        &mut self,
+        entry: &Entry,
+        priority: u8,
+        newest_only: bool,
+        counted: Counted,
+        now: u64,
+    ) -> Name {
         let sums = Sums {
             all: counted.hash.map(one).unwrap_or_default(),
             kept: 1,
         };
         let mark = self.count(entry.lane, slot_of(&counted.stamp), sums, now);
         let lane = self.lane_mut(entry.lane);
-        lane.builder.push(entry, newest_only, mark, now);
+        lane.builder.push(entry, priority, newest_only, mark, now);
         lane.next += 1;
         lane.counters.kept += 1;
         let end = lane.next;
+        let id = lane.open.unwrap_or_default();
         if let Some(segment) = lane.open_segment() {
             segment.end = end;
             segment.earliest = segment.earliest.min(counted.stamp.time);
@@ -192,6 +233,19 @@ impl State {
             segment.has_operations |= matches!(entry.change, KeptChange::Wildcard(_));
         }
         self.seal_if_long(entry.lane);
+        (entry.lane, id)
+    }
+
+    /// An entry that is kept was superseded: nobody waits for it any more.
+    pub(crate) fn hide(&mut self, known: &Known) {
+        let (lane, id) = known.segment;
+        let slot = slot_of(&known.version.stamp);
+        if let Some(segment) = self.lane_mut(lane).segments.get_mut(&id) {
+            *segment.hidden.entry(slot).or_default() += 1;
+            self.calendar.hide(slot, 1);
+        } else if let Some(hidden) = self.early.get_mut(&known.segment) {
+            *hidden.entry(slot).or_default() += 1;
+        }
     }
 
     /// Counts what is not kept.
@@ -215,7 +269,7 @@ impl State {
 
     /// Closes the block that is being filled.
     pub(crate) fn seal(&mut self, at: u8) {
-        let segment_max = self.options.segment_max();
+        let segment_max = self.segment_max();
         let lane = self.lane_mut(at);
         let Some(id) = lane.open.filter(|_| !lane.builder.is_empty()) else {
             return;
@@ -248,11 +302,18 @@ impl State {
 
     /// Closes every segment: its footer is to be written.
     pub(crate) fn close_all(&mut self) {
-        for lane in &mut self.lanes {
-            if let Some(id) = lane.open.take() {
-                lane.builder.clear();
-                lane.jobs.push_back(Job::Close { id });
-            }
+        for lane in 0..LANES {
+            self.close_open(lane);
+        }
+    }
+
+    /// Closes the segment of a lane that is being filled.
+    pub(crate) fn close_open(&mut self, at: u8) {
+        self.seal(at);
+        let lane = self.lane_mut(at);
+        if let Some(id) = lane.open.take() {
+            lane.builder.clear();
+            lane.jobs.push_back(Job::Close { id });
         }
     }
 
@@ -309,6 +370,9 @@ impl State {
             .iter()
             .map(|(_, bytes)| bytes.len() as u64)
             .sum::<u64>();
+        for (slot, count) in &segment.hidden {
+            self.calendar.unhide(*slot, *count);
+        }
         for (slot, kept) in segment.slots.kept() {
             self.calendar.release(slot, kept);
         }
@@ -317,10 +381,7 @@ impl State {
 
     /// Whether something in a segment waits for an upstream.
     pub(crate) fn waits(&self, segment: &Segment, required: u64) -> bool {
-        segment
-            .slots
-            .kept()
-            .any(|slot| self.share(slot, required) > 0)
+        segment.shown().any(|slot| self.share(slot, required) > 0)
     }
 
     /// How much of a segment's part in a second waits for an upstream.
@@ -389,12 +450,16 @@ impl State {
         self.mark += 1;
         let mark = self.mark;
         self.calendar.add(slot, sums, mark);
-        let id = self.next_segment;
+        let (id, ranked) = (self.next_segment, self.ranking);
         let lane = self.lane_mut(at);
         if lane.open.is_none() {
             lane.open = Some(id);
             lane.builder.begin(id, lane.next);
-            lane.segments.insert(id, Segment::new(id, lane.next));
+            let segment = Segment {
+                ranked,
+                ..Segment::new(id, lane.next)
+            };
+            lane.segments.insert(id, segment);
             self.next_segment += 1;
             self.bytes += HEADER_LEN as u64;
         }
@@ -424,14 +489,14 @@ impl Lane {
     }
 
     /// Counts by reason; those beyond some come under the greatest number.
-    pub(crate) fn count_dropped(&mut self, reason: u32) {
+    pub(crate) fn count_dropped(&mut self, reason: u32, count: u64) {
         let is_new = !self.dropped.contains_key(&reason);
         let reason = if is_new && self.dropped.len() >= REASONS_MAX {
             u32::MAX
         } else {
             reason
         };
-        *self.dropped.entry(reason).or_default() += 1;
+        *self.dropped.entry(reason).or_default() += count;
     }
 
     fn open_segment(&mut self) -> Option<&mut Segment> {
@@ -459,9 +524,11 @@ impl Segment {
             latest: 0,
             appended: 0,
             has_operations: false,
+            ranked: 0,
             thinned_to: 0,
             bytes: HEADER_LEN as u64,
             slots: Slots::Open(BTreeMap::new()),
+            hidden: BTreeMap::new(),
             blocks: Some(Vec::new()),
             unwritten: VecDeque::new(),
             certified: None,
@@ -474,6 +541,20 @@ impl Segment {
 
     pub(crate) const fn is_closed(&self) -> bool {
         self.blocks.is_none()
+    }
+
+    /// How many of each second are kept and not known to be superseded.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (Slot, u32)> {
+        self.slots.kept().map(|(slot, kept)| {
+            let hidden = self.hidden.get(&slot).copied().unwrap_or(0);
+            (slot, kept.saturating_sub(hidden))
+        })
+    }
+
+    /// Whether some of it is written.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        let unwritten = self.unwritten.iter().map(|(_, bytes)| bytes.len() as u64);
+        self.bytes - unwritten.sum::<u64>() > HEADER_LEN as u64
     }
 
     /// Entries that are kept.

@@ -6,6 +6,7 @@ mod format;
 mod full;
 mod life;
 mod model;
+mod ranking;
 mod reading;
 
 use std::path::Path;
@@ -22,7 +23,7 @@ use weir_core::{
 use zenoh_keyexpr::OwnedKeyExpr;
 
 use crate::{
-    Journal, JournalOutbox, Keep, Options, Scope, Upstream, Waiting, options::one,
+    Journal, JournalOutbox, Keep, Options, Scope, Upstream, Waiting, block::PRIORITY, options::one,
     recovery::counted,
 };
 
@@ -63,6 +64,7 @@ fn operation(lane: u8, expr: &str, source: Source, time: u64) -> Entry {
 fn kept(entries: &[Entry]) -> Vec<Waiting> {
     let waiting = |entry: &Entry| Waiting {
         entry: entry.clone(),
+        priority: PRIORITY,
         keep: Keep::Yes,
     };
     entries.iter().map(waiting).collect()

@@ -90,7 +90,7 @@ impl Writer {
             *output = None;
         }
         let path = self.dir.join(files::name_of(lane, id));
-        files::remove(&path).map_err(JournalError::io(&path))
+        self.files.remove(&path).map_err(JournalError::io(&path))
     }
 
     fn sync_files(&mut self) -> Result<()> {
@@ -193,5 +193,6 @@ fn footer(state: &State, lane: u8, id: u64) -> Vec<u8> {
         blocks,
         segment.bytes,
         (segment.first, segment.end),
+        segment.ranked,
     )
 }

@@ -12,13 +12,16 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use weir_core::{
+    backlog::Verdict,
     forward::{Lost, Mark, Missing, Order, Outbox, Page, Position, Stretch},
     ledger::{Item, Summary},
     mirror::Unreadable,
     pattern::KeySet,
     wildcard::WildcardOp,
 };
-use weir_journal::{Appended, Journal, JournalError, Options, Scope, Status, Upstream, Waiting};
+use weir_journal::{
+    Appended, Journal, JournalError, Options, Scope, Status, Unranked, Upstream, Waiting,
+};
 use weir_settings::{ForwardSettings, OnFull, Peers};
 
 use crate::{convert, mirror::hello::Address};
@@ -47,6 +50,10 @@ pub(super) struct SharedJournal {
     failing: AtomicBool,
     /// Whether the last flush has failed.
     failing_flush: AtomicBool,
+    /// Who decides about what comes.
+    who: Mutex<u32>,
+    /// Whether what waits could not be decided about again the last time.
+    failing_rank: AtomicBool,
     retry: Mutex<Retry>,
 }
 
@@ -82,6 +89,8 @@ impl SharedJournal {
             depth: Mutex::new((Instant::now(), 0, 0)),
             failing: AtomicBool::new(false),
             failing_flush: AtomicBool::new(false),
+            who: Mutex::new(0),
+            failing_rank: AtomicBool::new(false),
             retry: Mutex::new(Retry {
                 at: Instant::now(),
                 pause: PAUSE_MIN,
@@ -161,6 +170,48 @@ impl SharedJournal {
         flushed.map_err(|error| {
             if !was_failing {
                 tracing::error!(link = self.link, %error, "the journal cannot be written");
+            }
+            self.failed(&error)
+        })
+    }
+
+    /// Another decides from now on, perhaps; answers whether it is another.
+    pub(super) fn rank_by(&self, who: u32) -> bool {
+        let mut before = self.who.lock();
+        if *before == who {
+            return false;
+        }
+        *before = who;
+        if let Some(open) = self.get() {
+            open.journal.lock().rank_by(who);
+        }
+        true
+    }
+
+    /// Some of what waits and was decided by another than decides now; `None` if nothing is. Reads files.
+    ///
+    /// # Errors
+    /// In words.
+    pub(super) fn unranked(&self, order: Order) -> Result<Option<Vec<Unranked>>, String> {
+        let unranked = self.opened()?.journal.lock().unranked(order);
+        self.ranked(unranked)
+    }
+
+    /// What was decided about it. May write files, and wait for the disk.
+    ///
+    /// # Errors
+    /// In words. Without room for it all stays as it was.
+    pub(super) fn rank(&self, verdicts: &[Verdict]) -> Result<(), String> {
+        let ranked = self.opened()?.journal.lock().rank(verdicts);
+        self.ranked(ranked)
+    }
+
+    fn ranked<T>(&self, done: Result<T, JournalError>) -> Result<T, String> {
+        let was_failing = self.failing_rank.swap(done.is_err(), Relaxed);
+        done.map_err(|error| {
+            if !was_failing {
+                let link = &self.link;
+                tracing::warn!(link, %error, "what waits cannot be decided about again");
             }
             self.failed(&error)
         })
@@ -297,7 +348,8 @@ impl SharedJournal {
         let names: Vec<String> = known.keys().map(ToString::to_string).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let state = match Journal::open(self.options.clone(), &names, now) {
-            Ok((journal, recovery)) => {
+            Ok((mut journal, recovery)) => {
+                journal.rank_by(*self.who.lock());
                 tracing::info!(link = self.link, %dir, records = recovery.records, "the journal is open");
                 let is_whole = recovery.damaged.is_empty() && recovery.torn.is_empty();
                 if !is_whole || !recovery.repaired.is_empty() {

@@ -1,5 +1,8 @@
 //! A link's task: takes what the tap hands over in batches, stamps what nobody stamped, asks where it
-//! waits, appends it to the journal, and answers who waits for that.
+//! waits, appends it to the journal, and answers who waits for that. In between it decides again about
+//! what waits, if another decides than did.
+
+mod ranking;
 
 use std::{
     sync::Arc,
@@ -17,6 +20,7 @@ use weir_core::{
 use weir_journal::{Appended, Keep, Waiting as Offered};
 use weir_settings::{ForwardSettings, JournalSync};
 
+use self::ranking::Ranking;
 use super::{
     journal::SharedJournal,
     lanes::ByRules,
@@ -48,6 +52,7 @@ pub(super) struct Keeper {
     must_flush: bool,
     trimmed: Instant,
     stamping: Stamping,
+    ranking: Ranking,
     /// Room for the next batch.
     batch: Batch<Handed>,
     verdicts: Vec<Verdict>,
@@ -86,6 +91,7 @@ impl Keeper {
             must_flush: false,
             trimmed: Instant::now(),
             stamping,
+            ranking: Ranking::new(settings.order),
             batch: Batch::default(),
             verdicts: Vec::new(),
         }
@@ -98,9 +104,13 @@ impl Keeper {
         // However much comes: there is more to do than to take it.
         while self.take(linger) {
             self.do_what_is_due();
+            self.rank_between();
             linger = LINGER;
         }
         self.do_what_is_due();
+        if self.rank_meanwhile() {
+            return Duration::ZERO;
+        }
         let trim = TRIM_EVERY.saturating_sub(self.trimmed.elapsed());
         let sync = self.unsynced.map(|since| match self.sync {
             JournalSync::Within(span) => span.saturating_sub(since.elapsed()),
@@ -254,6 +264,7 @@ impl Keeper {
                         lane: place.lane,
                         expires: place.expires,
                     },
+                    priority: tapped.priority,
                     keep,
                 }
             })
@@ -273,21 +284,18 @@ impl Keeper {
 
     /// The policy's verdicts on the changes of keys, in order; none without a policy.
     fn ask(&mut self, all: &[Tapped]) -> Vec<Verdict> {
-        let Some(policy) = &mut self.policy else {
-            return Vec::new();
-        };
-        let described: Vec<Description<'_>> = all.iter().filter_map(describe).collect();
-        let (queued, queued_bytes) = self.journal.depth();
-        let state = LinkState {
-            name: &self.link,
-            now: self.clock.now(),
-            queued,
-            queued_bytes,
-            capacity_bytes: self.capacity_bytes,
-        };
+        self.tell_who_decides();
         let mut verdicts = std::mem::take(&mut self.verdicts);
         verdicts.clear();
-        policy.prioritize(state, &described, &mut verdicts);
+        let depth = self.journal.depth();
+        let state = link_state(&self.link, self.clock.now(), depth, self.capacity_bytes);
+        if let Some(policy) = &mut self.policy {
+            let described: Vec<Description<'_>> = all
+                .iter()
+                .filter_map(|tapped| describe(&tapped.change, tapped.priority))
+                .collect();
+            policy.prioritize(state, &described, &mut verdicts);
+        }
         verdicts
     }
 
@@ -379,16 +387,27 @@ fn refusal(appended: &Appended) -> Option<&'static str> {
     (appended.refused > 0).then_some("it makes no sense")
 }
 
-fn describe(tapped: &Tapped) -> Option<Description<'_>> {
-    let KeptChange::Key(change) = &tapped.change else {
+/// What a policy is told of a link; `depth` is how many wait, and their bytes.
+fn link_state(name: &str, now: u64, depth: (u64, u64), capacity_bytes: u64) -> LinkState<'_> {
+    LinkState {
+        name,
+        now,
+        queued: depth.0,
+        queued_bytes: depth.1,
+        capacity_bytes,
+    }
+}
+
+/// A sample as a policy is told of it; nothing of an operation, which is for many keys.
+fn describe(change: &KeptChange, priority: u8) -> Option<Description<'_>> {
+    let KeptChange::Key(Change { key, stamp, value }) = change else {
         return None;
     };
-    let Change { key, stamp, value } = change;
     Some(Description {
         key,
         key_hash: u64::try_from(key.hash128() >> 64).unwrap_or_default(),
         stamp: *stamp,
         value: value.as_ref(),
-        priority: tapped.priority,
+        priority,
     })
 }

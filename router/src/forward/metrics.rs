@@ -33,7 +33,7 @@ struct Seen {
     upstreams: Vec<(Address, Arc<Figures>)>,
 }
 
-const LINK_COUNTERS: [Figure<Seen, u64>; 2] = [
+const LINK_COUNTERS: [Figure<Seen, u64>; 4] = [
     (
         "rejected",
         "samples that were not kept because there was no room, or no journal",
@@ -44,9 +44,19 @@ const LINK_COUNTERS: [Figure<Seen, u64>; 2] = [
         "samples that were not kept because the queue was full and they did not ask to wait",
         |seen| seen.host.overrun(),
     ),
+    (
+        "ranked",
+        "samples that waited and were decided again, after another policy",
+        |seen| seen.status.ranked.decided,
+    ),
+    (
+        "ranked_moved",
+        "samples of these that wait in another lane since",
+        |seen| seen.status.ranked.moved,
+    ),
 ];
 
-const LINK_GAUGES: [Figure<Seen, f64>; 4] = [
+const LINK_GAUGES: [Figure<Seen, f64>; 5] = [
     ("up", "1 if every upstream has what waits", |seen| {
         f64::from(u8::from(seen.host.state() == State::Up))
     }),
@@ -56,6 +66,11 @@ const LINK_GAUGES: [Figure<Seen, f64>; 4] = [
     ("journal_bytes", "bytes of the journal's files", |seen| {
         seen.status.bytes as f64
     }),
+    (
+        "unranked",
+        "samples that wait to be decided again, after another policy",
+        |seen| seen.status.unranked as f64,
+    ),
     (
         "lost_records",
         "samples in known-lost intervals that are remembered",

@@ -194,6 +194,12 @@ pub(super) fn of_journal(status: &weir_journal::Status, overrun: u64, rejected: 
         "expired": sum(|lane| lane.expired),
         "dropped": dropped,
         "coalesced": sum(|lane| lane.coalesced),
+        "ranked": {
+            "decided": status.ranked.decided,
+            "moved": status.ranked.moved,
+            "dropped": status.ranked.dropped,
+            "left": status.unranked,
+        },
         "lost": lost,
         "damaged": damaged,
     })

@@ -401,6 +401,78 @@ fn alarms_leave_first_if_a_policy_says_so() {
     assert!(number(&status["queued"]["records"]) > 5_000, "{status}");
 }
 
+/// A policy that comes, goes and comes back decides each time about what waits already.
+#[test]
+fn what_waits_is_decided_again_when_the_policy_is_another() {
+    let Some(module) = guest::built("prioritize/alarms-first") else {
+        return;
+    };
+    let module = fs::read(module).unwrap();
+    let others = r#"policies: { dir: "$DIR/policies", settings: {
+        "alarms-first": { alarms: ["**/alarm/**"], others: 6 } } },"#;
+    let storage = r#"backend: "rocksdb", history: "all", dir: "$DIR/s""#;
+    let link = r#"rate: "64KiB", policies: { prioritize: "alarms-first" }"#;
+    let mut tunnel = Tunnel::between(storage, link, others);
+    tunnel.wait("they have met", |status| status["state"] == "up");
+    tunnel.cut();
+    let mut client = tunnel.edge.python();
+    let mut expected = tunnel.put(&mut client, 0..10_000);
+    let alarm = |n: u64| {
+        let at = tunnel.begin + (100_000 + n) * SECOND / 1_000;
+        json!({ "key": format!("v/42/alarm/{n}"), "value": packed("{}"), "at": at,
+            "encoding": "application/json" })
+    };
+    let stamps = client.puts(&(0..100).map(alarm).collect::<Vec<_>>());
+    for (n, stamp) in stamps.into_iter().enumerate() {
+        expected.push((format!("v/42/alarm/{n}"), stamp, b"{}".to_vec()));
+    }
+    let lanes = |status: &Value| -> BTreeMap<u64, u64> {
+        let lanes = status["lanes"].as_array().unwrap().iter();
+        lanes
+            .map(|lane| (number(&lane["lane"]), number(&lane["records"])))
+            .filter(|(_, records)| *records > 0)
+            .collect()
+    };
+    // Data, says Zenoh's priority.
+    let native = BTreeMap::from([(5, 10_100)]);
+    let ranked = BTreeMap::from([(0, 100), (6, 10_000)]);
+    tunnel.wait("all is kept", |status| lanes(status) == native);
+    for turn in 1..=3 {
+        if turn == 2 {
+            fs::remove_file(tunnel.edge.dir().join("policies/alarms-first.wasm")).unwrap();
+        } else {
+            drop_in(tunnel.edge.dir(), "alarms-first.wasm", &module);
+        }
+        let goal = if turn == 2 { &native } else { &ranked };
+        let status = tunnel.wait("it waits as is decided now", |status| {
+            lanes(status) == *goal && status["ranked"]["left"] == 0
+        });
+        assert_eq!(status["ranked"]["decided"], turn * 10_100, "{status}");
+        assert_eq!(status["ranked"]["moved"], turn * 10_100, "{status}");
+        assert_eq!(status["queued"]["records"], 10_100, "{status}");
+    }
+    // Who has decided is known after a crash, too: nothing goes back and forth meanwhile.
+    tunnel.edge.kill9();
+    tunnel.edge.restart();
+    let status = tunnel.wait("the policy serves", |status| {
+        status["policy"]["service"] == "policy"
+    });
+    assert_eq!(lanes(&status), ranked, "{status}");
+    assert_eq!(status["ranked"]["moved"], 0, "{status}");
+
+    tunnel.line.mend();
+    let count = |selector: &str| tunnel.cloud.python().get(selector).samples.len();
+    until("the alarms are there", || match count("v/42/alarm/**") {
+        100 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    let status = tunnel.status().unwrap();
+    assert_eq!(status["state"], "draining", "{status}");
+    assert!(number(&status["queued"]["records"]) > 5_000, "{status}");
+    tunnel.wait_drained();
+    tunnel.assert_held(expected);
+}
+
 #[test]
 fn an_upstream_that_is_there_and_silent_is_noticed() {
     let tunnel = Tunnel::start("");

@@ -100,6 +100,38 @@ impl Files for Faults {
             faults: self.clone(),
         }))
     }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.whole_step()?;
+        Disk.rename(from, to)?;
+        let mut synced = self.0.synced.lock().unwrap();
+        // What is not known here was there before, and is on the disk.
+        match synced.remove(from) {
+            Some(len) => synced.insert(to.to_owned(), len),
+            None => synced.remove(to),
+        };
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.whole_step()?;
+        let len = path.metadata().map_or(0, |file| file.len());
+        let len = i64::try_from(len).unwrap();
+        Disk.remove(path)?;
+        let more = |room: i64| Some(room.saturating_add(len));
+        let _ = self.0.room.fetch_update(SeqCst, SeqCst, more);
+        Ok(())
+    }
+}
+
+/// Names, too, change one by one.
+impl Faults {
+    fn whole_step(&self) -> io::Result<()> {
+        match self.step()? {
+            true => Ok(()),
+            false => Err(io::Error::other("it stops")),
+        }
+    }
 }
 
 impl Output for Faulty {

@@ -67,6 +67,7 @@ fn the_first_format_is_written_as_ever() {
     let mut batch = kept(&entries());
     batch.push(Waiting {
         entry: entry(2, "d", A, 7 * SECOND, "y"),
+        priority: PRIORITY,
         keep: Keep::Drop(1),
     });
     journal.append(&batch, 8 * SECOND).unwrap();

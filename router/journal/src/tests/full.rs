@@ -304,14 +304,137 @@ fn a_full_disk_makes_room_if_that_is_wanted() {
     journal.flush(true).unwrap();
     faults.set_room(0);
     journal.append(&kept(&all[..1]), 0).unwrap();
-    // The oldest goes, although this disk does not get emptier by it.
-    assert!(journal.flush(true).unwrap_err().is_full());
+    // The oldest goes, and no other.
+    let segments = journal.status().segments;
+    journal.flush(true).unwrap();
     let status = journal.status();
     assert!(status.lanes[0].given_up > 0);
+    assert_eq!(status.segments, segments - 1);
+    assert!(all_of(&mut journal).contains(&all[499]));
     assert_eq!(
         status.lost.iter().map(|(_, lost)| lost.count).sum::<u64>(),
         status.lanes[0].given_up
     );
+}
+
+/// However the journal gives up when it is full: a disk that is full while there is but one segment costs
+/// what comes, not what is there.
+#[test]
+fn the_only_segment_is_not_given_up_for_a_full_disk() {
+    for on_full in [
+        OnFull::RejectNew,
+        OnFull::DropOldest,
+        OnFull::DropLowestLane,
+        OnFull::Coalesce,
+    ] {
+        let dir = tempdir();
+        let faults = Faults::none();
+        let options = Options {
+            on_full,
+            ..Options::new(dir.path())
+        };
+        let mut journal = on(faults.files(), options);
+        faults.set_room(1 << 20);
+        let long = "x".repeat(1_000);
+        let mut all = Vec::new();
+        for i in 0..6_000u64 {
+            let row = entry(3, &format!("k/{}", i % 9), A, i * SECOND / 100, &long);
+            journal
+                .append(&kept(std::slice::from_ref(&row)), 0)
+                .unwrap();
+            all.push(row);
+            if i % 50 == 0 {
+                let flushed = journal.flush(true);
+                assert!(flushed.is_ok() || flushed.unwrap_err().is_full());
+            }
+        }
+        let found = check_nothing_vanished(&mut journal, &all);
+        let status = journal.status();
+        assert_eq!(status.lanes[3].given_up, 0, "{on_full:?}");
+        assert_eq!(
+            status.lanes[3].rejected,
+            (all.len() - found.len()) as u64,
+            "{on_full:?}"
+        );
+        assert!(found.len() > 2_000, "{on_full:?}: {}", found.len());
+        assert_eq!(found, all[..found.len()], "{on_full:?}");
+        // What is certified costs nothing: it goes, and what waits in memory is written.
+        certify_all(&mut journal);
+        let more = entry(3, "k/1", B, SECOND, &long);
+        journal.trim(0).unwrap();
+        journal
+            .append(&kept(std::slice::from_ref(&more)), 0)
+            .unwrap();
+        journal.flush(true).unwrap();
+        assert!(all_of(&mut journal).contains(&more), "{on_full:?}");
+    }
+}
+
+/// Once the disk has been full, segments are eighths of it.
+#[test]
+fn on_a_small_disk_an_eighth_is_given_up_at_once() {
+    let dir = tempdir();
+    let faults = Faults::none();
+    let options = Options {
+        block_bytes: 4 << 10,
+        on_full: OnFull::DropOldest,
+        ..Options::new(dir.path())
+    };
+    let mut journal = on(faults.files(), options);
+    faults.set_room(256 << 10);
+    let long = "x".repeat(1_000);
+    let row = |i: u64| entry(3, "k", A, i * SECOND / 100, &long);
+    for i in 0..400 {
+        journal.append(&kept(&[row(i)]), 0).unwrap();
+    }
+    assert!(journal.flush(true).unwrap_err().is_full());
+    assert_eq!(journal.status().lanes[3].given_up, 0);
+    certify_all(&mut journal);
+    journal.trim(0).unwrap();
+    let (mut before, mut most) = (0, 0);
+    for i in 400..2_000 {
+        journal.append(&kept(&[row(i)]), 0).unwrap();
+        journal.flush(true).unwrap();
+        let given_up = journal.status().lanes[3].given_up;
+        most = most.max(given_up - before);
+        before = given_up;
+        assert!(all_of(&mut journal).contains(&row(i)));
+    }
+    let status = journal.status();
+    assert_eq!(status.lanes[3].rejected, 0);
+    assert!(before > 1_000, "{before}");
+    assert!((20..40).contains(&most), "{most}");
+    let lost: u64 = status.lost.iter().map(|(_, lost)| lost.count).sum();
+    assert_eq!(lost, before);
+}
+
+/// The lowest lane gives, and no better one in its place, even if its segment is being written.
+#[test]
+fn a_full_disk_takes_from_the_lowest_lane_alone() {
+    let dir = tempdir();
+    let faults = Faults::none();
+    let options = Options {
+        block_bytes: 4 << 10,
+        on_full: OnFull::DropLowestLane,
+        ..Options::new(dir.path())
+    };
+    let mut journal = on(faults.files(), options);
+    faults.set_room(256 << 10);
+    let long = "x".repeat(1_000);
+    let row = |i: u64| {
+        let lane = if i.is_multiple_of(4) { 1 } else { 6 };
+        entry(lane, "k", A, i * SECOND / 100, &long)
+    };
+    let mut refused = 0;
+    for i in 0..600 {
+        journal.append(&kept(&[row(i)]), 0).unwrap();
+        refused += u32::from(journal.flush(true).is_err());
+    }
+    let status = journal.status();
+    assert_eq!(status.lanes[1].given_up, 0);
+    assert!(status.lanes[6].given_up > 100, "{:?}", status.lanes[6]);
+    assert_eq!(status.lanes[1].waiting, 150);
+    assert!((1..10).contains(&refused), "{refused}");
 }
 
 #[test]

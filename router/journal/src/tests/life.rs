@@ -277,6 +277,7 @@ fn what_a_rule_drops_is_in_the_sums_alone() {
     // A policy's numbers do not fill the memory.
     let many = |reason| Waiting {
         entry: entry(7, "a", B, 5, "x"),
+        priority: PRIORITY,
         keep: Keep::Drop(reason),
     };
     journal
@@ -314,6 +315,57 @@ fn the_newest_of_a_key_may_stand_for_all() {
     let left = [all[4].clone(), entry(1, "b", A, 2, "y")];
     assert_eq!(drain(&mut outbox, 1, Order::OldestFirst, 1), left);
     assert_eq!(sum_of(&outbox.items(&always(A)).unwrap()), sum(&left));
+}
+
+/// What is superseded is kept until its segment goes, and is not said to wait.
+#[test]
+fn what_is_superseded_does_not_wait() {
+    let dir = tempdir();
+    let mut journal = open_with(Options {
+        segment_bytes: 900,
+        block_bytes: 220,
+        ..Options::new(dir.path())
+    });
+    let all: Vec<_> = (0..200u64)
+        .map(|i| entry(1, &format!("k/{}", i % 5), A, i * SECOND / 4, "0123456789"))
+        .collect();
+    for part in all.chunks(9) {
+        let mut batch = kept(part);
+        batch
+            .iter_mut()
+            .for_each(|waiting| waiting.keep = Keep::NewestOnly);
+        journal.append(&batch, 0).unwrap();
+    }
+    let check = |journal: &mut Journal| {
+        let status = journal.status();
+        let waiting: u64 = status.lanes.iter().map(|lane| lane.waiting).sum();
+        assert_eq!((journal.depth().0, waiting), (5, 5));
+        assert_eq!(status.upstreams[0].waiting, 5);
+        assert_eq!(all_of(journal).len(), 5);
+    };
+    check(&mut journal);
+    // Nobody waits for segments that have nothing else.
+    journal.flush(true).unwrap();
+    assert!(journal.trim(0).unwrap().records > 150);
+    check(&mut journal);
+    // Nor when others decide, to the same end.
+    for who in 1..4 {
+        journal.rank_by(who);
+        journal.flush(true).unwrap();
+        while let Some(asked) = journal.unranked(Order::OldestFirst).unwrap() {
+            let place = weir_core::backlog::Placement {
+                lane: u8::try_from(who).unwrap(),
+                expires: None,
+                newest_only: true,
+            };
+            let verdicts = vec![weir_core::backlog::Verdict::Place(place); asked.len()];
+            journal.rank(&verdicts).unwrap();
+            check(&mut journal);
+        }
+        assert_eq!(journal.status().unranked, 0);
+    }
+    certify_all(&mut journal);
+    assert_eq!(journal.depth().0, 0);
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use weir_core::{
     backlog::{LinkState, Prioritize, Verdict},
     placement::Description,
+    slot::ContentHash,
 };
 
 use super::{
     Notebook,
-    seat::{Instance, Seat, SeatPort},
+    seat::{Instance, Seat, SeatPort, Serving},
 };
 use crate::{
     environment::{Environment, Hook, Manifest},
@@ -72,13 +73,51 @@ impl Prioritize for PrioritizeSlot {
             return;
         }
         let begin = verdicts.len();
+        if !self.ask(link, batch, verdicts) {
+            verdicts.truncate(begin);
+            self.native.prioritize(link, batch, verdicts);
+        }
+    }
+
+    fn decide_again(
+        &mut self,
+        link: LinkState<'_>,
+        batch: &[Description<'_>],
+        verdicts: &mut Vec<Verdict>,
+    ) -> bool {
+        match self.seat.serving() {
+            Serving::Revision(_) => self.ask(link, batch, verdicts),
+            Serving::Nothing => self.native.decide_again(link, batch, verdicts),
+            Serving::NotNow => false,
+        }
+    }
+
+    fn revision(&mut self) -> Option<u32> {
+        match self.seat.serving() {
+            // Beside 0, which is nobody's: one of 2^32 revisions is taken for another.
+            Serving::Revision(ContentHash([a, b, c, d, ..])) => {
+                Some(u32::from_le_bytes([a, b, c, d]).max(1))
+            }
+            Serving::Nothing => Some(0),
+            Serving::NotNow => None,
+        }
+    }
+}
+
+impl PrioritizeSlot {
+    /// The policy's verdicts, and the native ones on what it leaves open; false if there are none.
+    fn ask(
+        &mut self,
+        link: LinkState<'_>,
+        batch: &[Description<'_>],
+        verdicts: &mut Vec<Verdict>,
+    ) -> bool {
+        let begin = verdicts.len();
         let is_decided = self.seat.ask(batch.len(), |instance| {
             instance.prioritize(&self.prefix, link, batch, verdicts)
         });
         if !is_decided {
-            verdicts.truncate(begin);
-            self.native.prioritize(link, batch, verdicts);
-            return;
+            return false;
         }
         for (sample, at) in batch.iter().zip(begin..) {
             if verdicts[at] == Verdict::Default {
@@ -87,5 +126,6 @@ impl Prioritize for PrioritizeSlot {
                 verdicts.swap_remove(at);
             }
         }
+        true
     }
 }

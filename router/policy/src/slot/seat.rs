@@ -107,6 +107,8 @@ pub(super) struct Shared<I> {
 
 struct Published<I> {
     service: Option<ContentHash>,
+    /// Nothing serves, is being loaded or rests.
+    is_absent: bool,
     /// Started, and not yet taken by the seat.
     fresh: Vec<Ready<I>>,
     /// How many calls were answered, by revision; for each that is prepared.
@@ -119,6 +121,7 @@ impl<I> Shared<I> {
             generation: AtomicU64::new(0),
             published: Mutex::new(Published {
                 service: None,
+                is_absent: false,
                 fresh: Vec::new(),
                 answered: Vec::new(),
             }),
@@ -147,6 +150,7 @@ impl<I> Shared<I> {
             // Verdicts of these slots are local: nothing ever waits.
             Service::Native | Service::Wait => None,
         };
+        published.is_absent = published.service.is_none() && keep.is_empty();
         published
             .fresh
             .retain(|ready| keep.contains(&ready.content));
@@ -166,11 +170,25 @@ impl<I> Shared<I> {
     }
 }
 
+/// Who answers at a seat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Serving {
+    /// This revision.
+    Revision(ContentHash),
+    /// The native rule, until somebody puts a policy there: the one that was is removed.
+    Nothing,
+    /// The native rule, for the time being: nothing has served yet, or what did rests.
+    NotNow,
+}
+
 /// The side that asks.
 pub(super) struct Seat<I> {
     pub(super) shared: Arc<Shared<I>>,
     generation: u64,
     serving: Option<usize>,
+    /// Something has served, and was removed.
+    was_removed: bool,
+    has_served: bool,
     /// What serves, and what may serve again: two at the most.
     instances: Vec<Ready<I>>,
 }
@@ -181,7 +199,21 @@ impl<I> Seat<I> {
             shared,
             generation: 0,
             serving: None,
+            was_removed: false,
+            has_served: false,
             instances: Vec::new(),
+        }
+    }
+
+    /// What serves now.
+    pub(super) fn serving(&mut self) -> Serving {
+        if self.shared.generation.load(Acquire) != self.generation {
+            self.take_over();
+        }
+        match self.serving {
+            Some(index) => Serving::Revision(self.instances[index].content),
+            None if self.was_removed => Serving::Nothing,
+            None => Serving::NotNow,
         }
     }
 
@@ -229,6 +261,9 @@ impl<I> Seat<I> {
                 .any(|(content, _)| *content == ready.content)
         });
         let serves = published.service;
+        // At the start nothing serves either; what will is still to be found.
+        self.was_removed = published.is_absent && (self.was_removed || self.has_served);
+        self.has_served |= serves.is_some();
         self.serving = serves.and_then(|content| {
             let mut instances = self.instances.iter();
             instances.position(|ready| ready.content == content)

@@ -59,6 +59,7 @@ fn written() -> TempDir {
     });
     let all = all.into_iter().map(|entry| Waiting {
         entry,
+        priority: 5,
         keep: Keep::Yes,
     });
     let all: Vec<Waiting> = all.collect();

@@ -22,6 +22,9 @@ use crate::{
 const KEYS_MAX: usize = 1 << 16;
 /// Known-lost intervals told in a round.
 const LOST_MAX: usize = 256;
+/// How long a round goes on, at the least, after what waits was put into other lanes (NTP64, 2 s): to
+/// begin anew costs a comparison.
+const ANEW_AFTER: u64 = 2 << 32;
 /// Every so-manieth parcel is of the lowest lane that has something, so that it never stands still.
 const LOWEST_EVERY: u64 = 16;
 
@@ -128,6 +131,9 @@ pub struct Round {
     stored: u64,
     cursors: Vec<(u8, Cursor)>,
     parcels: u64,
+    /// What the outbox had moved when shipping began; and since when there is something to ship (NTP64).
+    moved: u64,
+    began: Option<u64>,
     /// What is being shipped, in parts, the oldest first.
     ripening: VecDeque<Stretch>,
     is_ripe_asked: bool,
@@ -174,6 +180,8 @@ impl Round {
             stored: 0,
             cursors: Vec::new(),
             parcels: 0,
+            moved: 0,
+            began: None,
             ripening: VecDeque::new(),
             is_ripe_asked: false,
             stored_bytes: 0,
@@ -396,6 +404,10 @@ impl Round {
         if !self.absent_ops.is_empty() {
             return Ok(Some(self.operations(bytes)));
         }
+        let began = *self.began.get_or_insert(now);
+        if outbox.moved() != self.moved && now.saturating_sub(began) >= ANEW_AFTER {
+            self.stop_shipping();
+        }
         loop {
             let is_lowest = self.parcels % LOWEST_EVERY == LOWEST_EVERY - 1;
             let lane = if is_lowest {
@@ -427,6 +439,16 @@ impl Round {
                 bytes: page.bytes,
             }));
         }
+    }
+
+    /// What comes next may lie in a lane that was read to its end: the next round finds it. Nothing is
+    /// certified by this one any more that was not found to be there.
+    fn stop_shipping(&mut self) {
+        self.cursors.clear();
+        self.ripening.clear();
+        self.by_key.clear();
+        self.wanted.clear();
+        self.is_all = false;
     }
 
     fn operations(&mut self, bytes_max: usize) -> Parcel {
@@ -647,6 +669,7 @@ impl Round {
     fn drain(&mut self, outbox: &mut dyn Outbox) -> Result<(), Failure> {
         self.phase = Phase::Shipping;
         self.has_shipped = true;
+        self.moved = outbox.moved();
         self.cursors = lanes().map(|lane| (lane, Cursor::At(None))).collect();
         let lacking = std::mem::take(&mut self.lacking);
         let is_cut = self.latest.is_empty() && lacking.len() <= self.sizes.ripe_parts;

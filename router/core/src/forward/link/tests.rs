@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -23,6 +25,7 @@ const SIZE: usize = 100;
 struct Full {
     lanes: BTreeMap<u8, usize>,
     is_broken: bool,
+    moved: u64,
 }
 
 const SOURCE: [u8; 16] = [3; 16];
@@ -102,6 +105,10 @@ impl Outbox for Full {
             next: (to < all).then_some(Position(to as u64)),
         })
     }
+
+    fn moved(&mut self) -> u64 {
+        self.moved
+    }
 }
 
 fn rules() -> Rules {
@@ -116,6 +123,7 @@ fn full(lanes: &[(u8, usize)]) -> Full {
     Full {
         lanes: lanes.iter().copied().collect(),
         is_broken: false,
+        moved: 0,
     }
 }
 
@@ -201,6 +209,36 @@ fn what_is_absent_is_shipped_and_then_certified() {
     let status = link.status();
     assert_eq!((status.state, status.shipped), (State::Probing, 2));
     assert_eq!(status.shipped_bytes, 2 * SIZE as u64);
+}
+
+/// What has moved may be in a lane that was read to its end: this round certifies nothing any more, and the
+/// next one begins with the first lane.
+#[test]
+fn a_round_begins_anew_when_what_waits_has_moved() {
+    let (mut link, mut outbox) = (Link::new(rules(), 1), full(&[(3, 400)]));
+    let mut under_way = VecDeque::from(drain(&mut link, &mut outbox));
+    outbox.moved = 1;
+    outbox.lanes.insert(0, 4);
+    let (mut now, mut lanes) = (BEGIN, Vec::new());
+    while let Some(effect) = under_way.pop_front() {
+        let Effect::Ship { ask, lane, .. } = effect else {
+            panic!("{effect:?}");
+        };
+        lanes.push(lane);
+        now += SECOND / 4;
+        let answer = told(ask, &stored(1 << 20));
+        under_way.extend(link.handle(now, answer, &mut outbox));
+    }
+    assert!((8..90).contains(&lanes.len()), "{lanes:?}");
+    assert!(lanes.iter().all(|lane| *lane == 3), "{lanes:?}");
+    now = link.deadline().unwrap();
+    let ask = question(&link.handle(now, Event::Tick, &mut outbox));
+    let absent = Reply::Compared(vec![Found::Absent]);
+    let effects = link.handle(now, told(ask, &absent), &mut outbox);
+    assert!(
+        matches!(effects[0], Effect::Ship { lane: 0, .. }),
+        "{effects:?}"
+    );
 }
 
 /// An answer that does not come is asked for again, ever later; then the round has failed, and so the
