@@ -7,9 +7,7 @@
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
-use weir_core::record::Record;
-
-use crate::scan::Cursor;
+use crate::{kept::Kept, scan::Cursor};
 
 /// The bytes that order a row. Shared with the lists of past records.
 pub(crate) type RowKey = Arc<[u8]>;
@@ -34,7 +32,7 @@ struct Entry {
 #[derive(Debug)]
 struct Held {
     since: u64,
-    record: Option<Record>,
+    record: Option<Kept>,
 }
 
 /// What [`Layer::set`] left behind.
@@ -59,12 +57,12 @@ impl Layer {
     }
 
     /// The current record of a row.
-    pub(crate) fn get(&self, row: &[u8]) -> Option<&Record> {
+    pub(crate) fn get(&self, row: &[u8]) -> Option<&Kept> {
         self.rows.get(row)?.current.record.as_ref()
     }
 
     /// The record of a row that snapshot `at` sees.
-    pub(crate) fn get_at(&self, row: &[u8], at: u64) -> Option<&Record> {
+    pub(crate) fn get_at(&self, row: &[u8], at: u64) -> Option<&Kept> {
         self.rows.get(row)?.at(at)
     }
 
@@ -72,7 +70,7 @@ impl Layer {
     pub(crate) fn set(
         &mut self,
         row: &[u8],
-        record: Option<Record>,
+        record: Option<Kept>,
         now: u64,
         newest: Option<u64>,
     ) -> Left {
@@ -135,7 +133,7 @@ impl Layer {
         cursor: &mut Cursor,
         at: u64,
         rows_max: usize,
-        out: &mut Vec<(RowKey, Record)>,
+        out: &mut Vec<(RowKey, Kept)>,
     ) {
         let mut visited = 0;
         while visited < rows_max {
@@ -181,7 +179,7 @@ impl Layer {
 }
 
 impl Entry {
-    fn at(&self, at: u64) -> Option<&Record> {
+    fn at(&self, at: u64) -> Option<&Kept> {
         if self.current.since <= at {
             return self.current.record.as_ref();
         }
@@ -196,10 +194,6 @@ impl Entry {
 
 impl Held {
     fn bytes(&self) -> u64 {
-        let value = self
-            .record
-            .as_ref()
-            .and_then(|record| record.value.as_ref());
-        (size_of::<Self>() + value.map_or(0, |value| value.len())) as u64
+        (size_of::<Self>() + self.record.as_ref().map_or(0, Kept::bytes)) as u64
     }
 }

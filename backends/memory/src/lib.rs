@@ -4,6 +4,7 @@
 //! is a number, a commit never waits for a reader longer than one chunk of a scan takes, and what
 //! only a dropped snapshot could see is freed by whoever drops it.
 
+mod kept;
 mod layer;
 mod scan;
 mod state;

@@ -6,11 +6,11 @@ use parking_lot::RwLock;
 use weir_backend_api::{Direction, Error, ErrorKind, Row};
 use weir_core::{
     key::{Key, KeyRange},
-    record::Record,
     version::Version,
 };
 
 use crate::{
+    kept::Kept,
     layer::RowKey,
     state::{Kind, State},
 };
@@ -49,7 +49,7 @@ pub(crate) struct Scan<'s> {
     pub(crate) at: u64,
     pub(crate) kind: Kind,
     pub(crate) cursor: Cursor,
-    chunk: std::vec::IntoIter<(RowKey, Record)>,
+    chunk: std::vec::IntoIter<(RowKey, Kept)>,
 }
 
 impl Cursor {
@@ -150,8 +150,8 @@ impl Iterator for Scan<'_> {
 
     fn next(&mut self) -> Option<Row> {
         loop {
-            if let Some((row, record)) = self.chunk.next() {
-                return Some(key_of(self.kind, &row).map(|key| (key, record)));
+            if let Some((row, kept)) = self.chunk.next() {
+                return Some(key_of(self.kind, &row).and_then(|key| Ok((key, kept.record()?))));
             }
             self.cursor.range()?;
             let mut chunk = Vec::with_capacity(CHUNK_ROWS);

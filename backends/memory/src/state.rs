@@ -2,21 +2,13 @@
 
 use std::{collections::BTreeMap, mem};
 
-use bytes::Bytes;
-use weir_core::{
-    change::{Table, Write},
-    record::{Record, RecordRef},
-    value::{Encoding, Value},
-};
+use weir_core::change::{Table, Write};
 
 use crate::{
+    kept::Kept,
     layer::{Layer, Left, RowKey},
     scan::history_row,
 };
-
-/// From this size on a value is shared and not copied. Smaller ones may be slices of a network
-/// buffer (64 KiB with Zenoh), all of which they would keep; a larger one fills its own buffer.
-const SHARED_FROM: usize = 64 * 1024;
 
 /// Which rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +30,10 @@ pub(crate) struct State {
     batch: u64,
     /// The living snapshots, by the last batch that they see.
     readers: BTreeMap<u64, Readers>,
+    /// A row.
     scratch: Vec<u8>,
+    /// A record.
+    packing: Vec<u8>,
 }
 
 /// The snapshots of one moment.
@@ -75,12 +70,14 @@ impl State {
     pub(crate) fn apply(&mut self, batch: &[Write<'_>]) {
         self.batch += 1;
         let mut row = mem::take(&mut self.scratch);
+        let mut packing = mem::take(&mut self.packing);
         for write in batch {
             row.clear();
             match write {
                 Write::Latest { key, record } => {
                     key.order_into(&mut row);
-                    self.set(Kind::Latest, &row, Some(compact(record)));
+                    let kept = Kept::new(record, &mut packing);
+                    self.set(Kind::Latest, &row, Some(kept));
                 }
                 Write::ForgetLatest { key } => {
                     key.order_into(&mut row);
@@ -89,7 +86,8 @@ impl State {
                 Write::History { key, record } => {
                     history_row(key, record.head.own, &mut row);
                     if self.history.get(&row).is_none() {
-                        self.set(Kind::History, &row, Some(compact(record)));
+                        let kept = Kept::new(record, &mut packing);
+                        self.set(Kind::History, &row, Some(kept));
                     }
                 }
                 Write::ForgetHistory { key, version } => {
@@ -100,6 +98,7 @@ impl State {
             }
         }
         self.scratch = row;
+        self.packing = packing;
     }
 
     /// A new snapshot of this moment.
@@ -138,7 +137,7 @@ impl State {
         !past.rows.is_empty()
     }
 
-    fn set(&mut self, kind: Kind, row: &[u8], record: Option<Record>) {
+    fn set(&mut self, kind: Kind, row: &[u8], record: Option<Kept>) {
         let mut newest = self.readers.last_entry();
         let layer = match kind {
             Kind::Latest => &mut self.latest,
@@ -166,31 +165,6 @@ impl State {
             self.table_bytes += key.len() as u64;
             rows.insert(key.to_vec(), value.to_vec());
         }
-    }
-}
-
-/// An owned record that keeps no more memory alive than its own bytes.
-fn compact(record: &RecordRef<'_>) -> Record {
-    let value = record.value.map(|value| Value {
-        encoding: Encoding {
-            id: value.encoding.id,
-            schema: value.encoding.schema.as_ref().map(compact_bytes),
-        },
-        attachment: value.attachment.as_ref().map(compact_bytes),
-        payload: compact_bytes(&value.payload),
-    });
-    Record {
-        head: record.head,
-        value,
-        merged: record.merged.cloned().map(Box::new),
-    }
-}
-
-fn compact_bytes(bytes: &Bytes) -> Bytes {
-    if bytes.len() >= SHARED_FROM {
-        bytes.clone()
-    } else {
-        Bytes::copy_from_slice(bytes)
     }
 }
 

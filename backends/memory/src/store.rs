@@ -16,6 +16,7 @@ use weir_core::{
 
 use crate::{
     CAPABILITY,
+    kept::Kept,
     scan::{Cursor, Scan},
     state::{Kind, State},
 };
@@ -57,15 +58,19 @@ impl Store for MemoryStore {
         let head = |key: &&Key| {
             row.clear();
             key.order_into(&mut row);
-            let record = state.layer(Kind::Latest).get(&row);
-            record.map(|record| record.head)
+            state
+                .layer(Kind::Latest)
+                .get(&row)
+                .map(Kept::head)
+                .transpose()
         };
-        Ok(keys.iter().map(head).collect())
+        keys.iter().map(head).collect()
     }
 
     fn get(&self, key: &Key) -> Result<Option<Record>> {
         let row = key.ordered();
-        Ok(self.state.read().layer(Kind::Latest).get(&row).cloned())
+        let kept = self.state.read().layer(Kind::Latest).get(&row).cloned();
+        kept.map(|kept| kept.record()).transpose()
     }
 
     fn commit(&self, batch: &[Write<'_>], _durability: Durability) -> Result<Durability> {
@@ -115,7 +120,9 @@ impl Snapshot for MemorySnapshot<'_> {
     fn get(&self, key: &Key) -> Result<Option<Record>> {
         let row = key.ordered();
         let state = self.state.read();
-        Ok(state.layer(Kind::Latest).get_at(&row, self.at).cloned())
+        let kept = state.layer(Kind::Latest).get_at(&row, self.at).cloned();
+        drop(state);
+        kept.map(|kept| kept.record()).transpose()
     }
 
     fn latest<'s>(&'s self, range: &KeyRange, direction: Direction) -> Rows<'s> {

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use weir_backend_api::Direction;
 use weir_core::{
     key::{Key, KeyRange},
+    record::RecordRef,
+    value::Value,
     version::{Stamp, Version},
 };
 
@@ -56,10 +58,10 @@ fn read(state: &State, at: u64) -> Map {
         while cursor.range().is_some() {
             state.layer(kind).scan(&mut cursor, at, 2, &mut rows);
         }
-        for (row, record) in rows {
+        for (row, kept) in rows {
             let n = row[2] - b'0';
             // A history row's own version is fixed; its payload tells the batch.
-            let value = record.value.unwrap().payload;
+            let value = kept.record().unwrap().value.unwrap().payload;
             let batch = u64::from_be_bytes(value[..8].try_into().unwrap());
             map.insert((kind == Kind::History, n), batch);
         }
@@ -179,36 +181,4 @@ fn nothing_is_kept_without_a_reader() {
     }
     leave(&mut state, at);
     assert_eq!(state.latest.past(), 0);
-}
-
-/// A slice of a network buffer is copied, a value that fills its own is shared.
-#[test]
-fn values_keep_no_foreign_buffer_alive() {
-    for (len, is_shared) in [
-        (0, false),
-        (300, false),
-        (SHARED_FROM - 1, false),
-        (SHARED_FROM, true),
-    ] {
-        let buffer = Bytes::from(vec![7; SHARED_FROM + 100]);
-        let slice = || Some(buffer.slice(10..10 + len));
-        let value = Value {
-            encoding: Encoding {
-                id: 1,
-                schema: slice(),
-            },
-            attachment: slice(),
-            payload: buffer.slice(10..10 + len),
-        };
-        let (key, mut state) = (&key(0), State::default());
-        let record = RecordRef::own(version(1), Some(&value));
-        state.apply(&[Write::Latest { key, record }]);
-        let held = state.layer(Kind::Latest).get(&key.ordered()).unwrap();
-        let held = held.value.as_ref().unwrap();
-        assert_eq!(*held, value);
-        for part in [&held.payload, held.attachment.as_ref().unwrap()] {
-            let inside = buffer.as_ptr_range().contains(&part.as_ptr());
-            assert_eq!(inside, is_shared, "{len} bytes");
-        }
-    }
 }
