@@ -1,7 +1,8 @@
 //! Keys and values, the same on every side.
 //!
 //! Sample number `n` of publisher `p` of `of` goes to the key `p + of * (n % share)` and carries
-//! `n`, so that whoever knows how many samples were sent knows the last value of every key.
+//! `n`, so that whoever knows how many samples were sent knows the last value of every key. A
+//! scattered share takes its keys in another order, and that one again and again.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -71,6 +72,8 @@ pub struct Share {
     pub of: usize,
     /// How many keys they share.
     pub keys: usize,
+    /// Its own keys come in an order that looks random, instead of one after the other.
+    pub scattered: bool,
 }
 
 impl Share {
@@ -81,6 +84,11 @@ impl Share {
 
     /// The number of its `nth` key.
     pub fn key_index(self, nth: usize) -> usize {
+        let nth = if self.scattered {
+            scatter(nth, self.len())
+        } else {
+            nth
+        };
         self.publisher + self.of * nth
     }
 
@@ -94,6 +102,25 @@ impl Share {
                 let rounds = (sent - 1 - nth as u64) / len;
                 (self.key_index(nth), nth as u64 + rounds * len)
             })
+    }
+}
+
+/// The number that comes at place `nth` of an order that looks random, in which every number below
+/// `len` comes once.
+fn scatter(nth: usize, len: usize) -> usize {
+    let bits = len.next_power_of_two().trailing_zeros();
+    let mask = (1 << bits) - 1;
+    let mut n = nth;
+    loop {
+        // Each step can be undone, so no two numbers ever meet.
+        for odd in [0x9E37_79B1, 0x85EB_CA77] {
+            n = n.wrapping_add(1).wrapping_mul(odd) & mask;
+            n ^= n >> bits.div_ceil(2).max(1);
+        }
+        // Outside it is one of an order of its own, which comes back inside.
+        if n < len {
+            return n;
+        }
     }
 }
 
@@ -117,30 +144,44 @@ mod tests {
     fn the_last_value_of_every_key_is_known() {
         for (publisher, of, keys) in [(0, 1, 10), (0, 4, 10), (3, 4, 10), (1, 2, 7)] {
             for sent in [0, 1, 2, 3, 9, 10, 11, 25] {
-                check_last(
-                    Share {
-                        publisher,
-                        of,
-                        keys,
-                    },
-                    sent,
-                );
+                for scattered in [false, true] {
+                    check_last(
+                        Share {
+                            publisher,
+                            of,
+                            keys,
+                            scattered,
+                        },
+                        sent,
+                    );
+                }
             }
         }
     }
 
     #[test]
     fn shares_cover_every_key_once() {
-        let mut seen: Vec<_> = (0..4)
-            .map(|publisher| Share {
-                publisher,
-                of: 4,
-                keys: 10,
-            })
-            .flat_map(|share| (0..share.len()).map(move |nth| share.key_index(nth)))
-            .collect();
-        seen.sort_unstable();
-        assert_eq!(seen, (0..10).collect::<Vec<_>>());
+        for (of, keys) in [(4, 10), (1, 1), (1, 2), (1, 1_000), (3, 4_097)] {
+            for scattered in [false, true] {
+                let mut seen: Vec<_> = (0..of)
+                    .map(|publisher| Share {
+                        publisher,
+                        of,
+                        keys,
+                        scattered,
+                    })
+                    .flat_map(|share| (0..share.len()).map(move |nth| share.key_index(nth)))
+                    .collect();
+                seen.sort_unstable();
+                assert_eq!(seen, (0..keys).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_are_scattered() {
+        let near = (1..1_000).filter(|n| scatter(*n, 1_000).abs_diff(scatter(n - 1, 1_000)) < 10);
+        assert!(near.count() < 100);
     }
 
     #[test]

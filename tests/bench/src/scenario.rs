@@ -1,10 +1,12 @@
 //! What is measured.
 
+mod append;
 mod forward;
 mod ingest;
 mod live;
 mod many;
 mod mirror;
+mod overwrite;
 mod point;
 mod reload;
 mod restart;
@@ -78,6 +80,16 @@ const ALL: &[(&str, &str, Run)] = &[
         "mirror",
         "64 B into a storage that keeps a ledger for its mirrors, and into one that does not",
         mirror::run,
+    ),
+    (
+        "overwrite",
+        "keys overwritten whose versions lie a month apart, and a minute, with a ledger",
+        overwrite::run,
+    ),
+    (
+        "append",
+        "samples into a link's journal, synced, and into a bare RocksDB that is never",
+        append::run,
     ),
     (
         "forward",
@@ -217,17 +229,17 @@ impl Bench {
     /// Puts `keys` keys into a router, key `n` with the value `n`, and waits until all are stored
     /// and the router has come to rest.
     fn load(&self, router: &Router, keys: usize, size: usize) -> Result<()> {
-        let publish = Publish {
-            connect: router.endpoint.clone(),
-            size,
-            publisher: 0,
-            of: 1,
-            keys,
-            seconds: client::PATIENCE.as_secs_f64(),
-            count: keys as u64,
-            declared: false,
-            warm_up: false,
-        };
+        self.load_as(
+            router,
+            &Publish {
+                count: keys as u64,
+                ..Publish::new(router.endpoint.clone(), size, keys)
+            },
+        )
+    }
+
+    /// [`Bench::load`] with what is said about its keys and stamps.
+    fn load_as(&self, router: &Router, publish: &Publish) -> Result<()> {
         let mut worker = self.worker(publish.arguments())?;
         worker.wait_line(client::PATIENCE, |line| (line == "ready").then_some(()))?;
         worker.tell("go")?;

@@ -1,6 +1,7 @@
 //! The hidden commands: what publishes, asks, listens and serves while the directing process is
 //! idle. Each says one line of JSON when it is done, or `ready` when it serves.
 
+mod append;
 mod live;
 mod publish;
 mod query;
@@ -12,6 +13,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
+pub use append::{Append, Appended, Content, FLIGHT, Sink};
 pub use live::Live;
 pub use publish::{Publish, Published};
 pub use query::{Point, Pointed, Scan, Scanned};
@@ -20,6 +22,9 @@ pub use yardstick::{COUNT, Yardstick};
 /// What a worker does.
 #[derive(Subcommand)]
 pub enum Worker {
+    /// Append samples to a link's journal, or to a bare RocksDB.
+    #[command(hide = true)]
+    Append(Append),
     /// Publish, told to go by a line of input, connected until the input ends.
     #[command(hide = true)]
     Publish(Publish),
@@ -41,6 +46,7 @@ impl Worker {
     /// Runs it to its end.
     pub fn run(self) -> Result<()> {
         match self {
+            Self::Append(append) => append.run(),
             Self::Publish(publish) => publish.run(),
             Self::Scan(scan) => scan.run(),
             Self::Point(point) => point.run(),

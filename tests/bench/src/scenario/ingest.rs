@@ -159,12 +159,12 @@ pub(super) fn measure_and(
     mode: Mode,
     look: impl FnOnce(&Session, u64) -> Result<()>,
 ) -> Result<Outcome> {
-    let keys = KEYS;
     let run = Run {
         kind,
         size,
         mode,
-        keys,
+        keys: KEYS,
+        loaded: false,
     };
     measure_run(bench, &run, |_| Ok(()), look)
 }
@@ -179,6 +179,9 @@ pub(super) struct Run<'k> {
     pub mode: Mode,
     /// On how many keys.
     pub keys: usize,
+    /// They are there when publishing begins: `before` has put each once, scattered, and they are
+    /// overwritten in that order.
+    pub loaded: bool,
 }
 
 /// One run, after which every key must hold its last value. `before` is called before anything is
@@ -190,6 +193,7 @@ pub(super) fn measure_run(
         size,
         mode,
         keys,
+        loaded,
     }: &Run<'_>,
     before: impl FnOnce(&Router) -> Result<()>,
     look: impl FnOnce(&Session, u64) -> Result<()>,
@@ -199,19 +203,23 @@ pub(super) fn measure_run(
     before(&router)?;
     let session = router.client()?;
     let of = if mode == Mode::Four { 4 } else { 1 };
-    let plans: Vec<Publish> = (0..of)
-        .map(|publisher| Publish {
-            connect: router.endpoint.clone(),
-            size,
+    let plan = |publisher| {
+        let plan = Publish {
             publisher,
             of,
-            keys,
             seconds: bench.publish_seconds(),
-            count: u64::MAX,
             declared: mode == Mode::Declared,
-            warm_up: true,
-        })
-        .collect();
+            scattered: loaded,
+            ..Publish::new(router.endpoint.clone(), size, keys)
+        };
+        let len = plan.share().len() as u64;
+        Publish {
+            warm_up: !loaded,
+            first: if loaded { len } else { 0 },
+            ..plan
+        }
+    };
+    let plans: Vec<Publish> = (0..of).map(plan).collect();
     let mut workers = plans
         .iter()
         .map(|plan| bench.worker(plan.arguments()))

@@ -49,6 +49,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
                     size: SIZE,
                     mode: Mode::Undeclared,
                     keys,
+                    loaded: false,
                 };
                 let before = |router: &Router| {
                     if compared {
@@ -155,7 +156,7 @@ fn acknowledged(session: &Session) -> Result<Vec<f64>> {
 }
 
 /// Lets a mirror compare itself with the router's storage until both are in step, and stops it.
-fn compare_once(bench: &Bench, router: &Router) -> Result<()> {
+pub(super) fn compare_once(bench: &Bench, router: &Router) -> Result<()> {
     let home = bench.home()?;
     let mirror = bench.start(
         &Kind::Weir(Storages::MirrorOf(router.endpoint.clone())),

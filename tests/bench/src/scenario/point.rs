@@ -120,16 +120,9 @@ fn measure(bench: &Bench, router: &Router, busy: bool) -> Result<(Pointed, f64)>
         return Ok((bench.ask(point.arguments())?, 0.0));
     }
     let publish = Publish {
-        connect: router.endpoint.clone(),
-        size: 64,
-        publisher: 0,
-        of: 1,
-        keys: KEYS,
         // The publisher outlasts the querier, which still has to connect.
         seconds: seconds + 1.0,
-        count: u64::MAX,
-        declared: false,
-        warm_up: false,
+        ..Publish::new(router.endpoint.clone(), 64, KEYS)
     };
     let mut publisher = bench.worker(publish.arguments())?;
     publisher.wait_line(client::PATIENCE, |line| (line == "ready").then_some(()))?;

@@ -98,15 +98,9 @@ fn measure(bench: &Bench, kind: &Kind, swaps: bool) -> Result<Outcome> {
     let session = router.client()?;
     let seconds = bench.publish_seconds() * 10.0;
     let publish = Publish {
-        connect: router.endpoint.clone(),
-        size: 64,
-        publisher: 0,
-        of: 1,
-        keys: KEYS,
         seconds,
-        count: u64::MAX,
-        declared: false,
         warm_up: true,
+        ..Publish::new(router.endpoint.clone(), 64, KEYS)
     };
     let mut publisher = bench.worker(publish.arguments())?;
     publisher.wait_line(client::PATIENCE, |line| (line == "ready").then_some(()))?;

@@ -9,6 +9,7 @@ use zenoh::{
     Session, Wait as _,
     key_expr::KeyExpr,
     qos::{CongestionControl, Reliability},
+    time::{NTP64, Timestamp},
 };
 
 use super::{answer, say, wait_input};
@@ -45,12 +46,22 @@ pub struct Publish {
     /// One sample on each key before it is ready, so that every route is known on both sides.
     #[arg(long)]
     pub warm_up: bool,
+    /// The number of the first sample.
+    #[arg(long, default_value_t = 0)]
+    pub first: u64,
+    /// The keys in an order that looks random.
+    #[arg(long)]
+    pub scattered: bool,
+    /// Stamp all `count` samples here, evenly over this many seconds until now, instead of leaving it
+    /// to the router.
+    #[arg(long)]
+    pub spread: Option<f64>,
 }
 
 /// What was published.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Published {
-    /// All samples, those of the warm-up included.
+    /// The number of the next sample: all of them, those of the warm-up and those before the first included.
     pub sent: u64,
     /// From the first put to the return of the last.
     pub seconds: f64,
@@ -58,16 +69,42 @@ pub struct Published {
     pub cpu: f64,
 }
 
+/// Stamps that are given before anything is put.
+struct Stamps {
+    id: zenoh::time::TimestampId,
+    from: u64,
+    step: u64,
+}
+
 /// Samples between two looks at the clock.
 const STRIDE: u64 = 64;
 
 impl Publish {
+    /// One publisher that puts with whole keys for as long as it is let, and begins at once.
+    pub fn new(connect: String, size: usize, keys: usize) -> Self {
+        Self {
+            connect,
+            size,
+            publisher: 0,
+            of: 1,
+            keys,
+            seconds: client::PATIENCE.as_secs_f64(),
+            count: u64::MAX,
+            declared: false,
+            warm_up: false,
+            first: 0,
+            scattered: false,
+            spread: None,
+        }
+    }
+
     /// Which keys it publishes on.
     pub fn share(&self) -> Share {
         Share {
             publisher: self.publisher,
             of: self.of,
             keys: self.keys,
+            scattered: self.scattered,
         }
     }
 
@@ -82,10 +119,18 @@ impl Publish {
             ("keys", self.keys.to_string()),
             ("seconds", self.seconds.to_string()),
             ("count", self.count.to_string()),
+            ("first", self.first.to_string()),
         ] {
             arguments.extend([format!("--{name}"), value]);
         }
-        for (name, wanted) in [("--declared", self.declared), ("--warm-up", self.warm_up)] {
+        if let Some(spread) = self.spread {
+            arguments.extend(["--spread".to_owned(), spread.to_string()]);
+        }
+        for (name, wanted) in [
+            ("--declared", self.declared),
+            ("--warm-up", self.warm_up),
+            ("--scattered", self.scattered),
+        ] {
             arguments.extend(wanted.then(|| name.to_owned()));
         }
         arguments
@@ -99,12 +144,16 @@ impl Publish {
                 KeyExpr::try_from(dataset::key(share.key_index(nth))).map_err(Error::from_boxed)
             })
             .collect::<Result<Vec<_>>>()?;
+        let stamps = self
+            .spread
+            .map(|spread| Stamps::until_now(&session, spread, self.count));
         let published = if self.declared {
             self.run_declared(&session, &keys)?
         } else {
-            self.drive(|nth, value| {
+            self.drive(|nth, value, number| {
                 session
                     .put(&keys[nth], value)
+                    .timestamp(stamps.as_ref().map(|stamps| stamps.of(number)))
                     .congestion_control(CongestionControl::Block)
                     .reliability(Reliability::Reliable)
                     .wait()
@@ -140,17 +189,17 @@ impl Publish {
                 },
             )?;
         }
-        self.drive(|nth, value| publishers[nth].put(value).wait().map_err(Error::from_boxed))
+        self.drive(|nth, value, _| publishers[nth].put(value).wait().map_err(Error::from_boxed))
     }
 
     /// Warms up, waits for the word to go, then puts until the time or the count is over.
-    fn drive(&self, mut put: impl FnMut(usize, Vec<u8>) -> Result<()>) -> Result<Published> {
+    fn drive(&self, mut put: impl FnMut(usize, Vec<u8>, u64) -> Result<()>) -> Result<Published> {
         let values = Values::new(self.size);
         let len = self.share().len();
-        let mut sent = 0;
+        let mut sent = self.first;
         if self.warm_up {
             for nth in 0..len {
-                put(nth, values.make(sent))?;
+                put(nth, values.make(sent), sent)?;
                 sent += 1;
             }
         }
@@ -159,9 +208,9 @@ impl Publish {
         let limit = Duration::from_secs_f64(self.seconds);
         let cpu = process::own_cpu()?;
         let start = Instant::now();
-        let mut nth = 0;
-        while sent < self.count && (sent % STRIDE != 0 || start.elapsed() < limit) {
-            put(nth, values.make(sent))?;
+        let mut nth = usize::try_from(sent)? % len;
+        while sent < self.count && (!sent.is_multiple_of(STRIDE) || start.elapsed() < limit) {
+            put(nth, values.make(sent), sent)?;
             sent += 1;
             nth = if nth + 1 == len { 0 } else { nth + 1 };
         }
@@ -170,5 +219,22 @@ impl Publish {
             seconds: start.elapsed().as_secs_f64(),
             cpu: (process::own_cpu()? - cpu).as_secs_f64(),
         })
+    }
+}
+
+impl Stamps {
+    fn until_now(session: &Session, seconds: f64, count: u64) -> Self {
+        let now = session.new_timestamp();
+        let spread = NTP64::from(Duration::from_secs_f64(seconds)).as_u64();
+        Self {
+            id: *now.get_id(),
+            from: now.get_time().as_u64().saturating_sub(spread),
+            step: spread / count.max(1),
+        }
+    }
+
+    /// The stamp of the sample with this number.
+    fn of(&self, number: u64) -> Timestamp {
+        Timestamp::new(NTP64(self.from + number * self.step), self.id)
     }
 }
