@@ -1,16 +1,17 @@
 """An InfluxDB server of one's own, if there is one on this machine."""
 
-import contextlib
 import os
 import re
 import shutil
 import subprocess
+import sys
 import time
-import urllib.request
 from pathlib import Path
 
 START_LIMIT_S = 60
 STOP_LIMIT_S = 30
+# Asked from where the server is, which may be a network of its own.
+PING = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5)"
 
 
 def is_there() -> bool:
@@ -18,9 +19,11 @@ def is_there() -> bool:
 
 
 class Influx:
-    """An influxd 1.x with its own directory and ports. Use it in a `with` block."""
+    """An influxd 1.x with its own directory and ports. Use it in a `with` block. `place` is a command
+    that runs another one somewhere else, such as in a network namespace."""
 
-    def __init__(self, data: Path, port: int, inner_port: int):
+    def __init__(self, data: Path, port: int, inner_port: int, place: list[str] | None = None):
+        self._place = place or []
         self.url = f"http://127.0.0.1:{port}"
         self._dir = data / "influxdb"
         self._ports = {"http": port, "": inner_port}
@@ -30,7 +33,7 @@ class Influx:
         config = self._dir / "influxd.toml"
         config.write_text(self._config())
         with (self._dir / "influxd.log").open("wb") as log:
-            command = ["influxd", "-config", str(config)]
+            command = [*self._place, "influxd", "-config", str(config)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         until = time.monotonic() + START_LIMIT_S
         while not self._answers():
@@ -50,9 +53,8 @@ class Influx:
                 self.process.wait()
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError):
-            return urllib.request.urlopen(f"{self.url}/ping", timeout=5).status == 204
-        return False
+        command = [*self._place, sys.executable, "-c", PING, f"{self.url}/ping"]
+        return subprocess.run(command, capture_output=True).returncode == 0
 
     def _config(self) -> str:
         """The server's own configuration, moved into our directory and onto our ports."""

@@ -26,11 +26,12 @@ from typing import NamedTuple
 import zenoh
 
 HERE = Path(__file__).resolve().parent
-# The flight and the router processes are those of the shards' demo.
-sys.path.insert(0, str(HERE.parent / "shards"))
+# The flight and the router processes are those of the shards' demo, the server of the mirrors'.
+sys.path[:0] = [str(HERE.parent / name) for name in ("shards", "mirror")]
 
 import fleet  # noqa: E402
 from cable import Namespaces, Proxy, why_no_namespaces  # noqa: E402
+from influx import Influx  # noqa: E402
 from routers import Router, free_ports  # noqa: E402
 
 ROOT = HERE.parent.parent
@@ -67,6 +68,8 @@ class Sensors:
     def __init__(self, session: zenoh.Session, log: list[fleet.Record], rate: int):
         self._session, self._rate = session, rate
         self._records = itertools.cycle(log)
+        # A key is one text however often it is put, and a payload one of the log's.
+        self._keys: dict[str, str] = {}
         self.put: dict[Put, bytes] = {}
         self.alarms = 0
         self._stop = threading.Event()
@@ -84,12 +87,15 @@ class Sensors:
         while not self._stop.is_set():
             passed = time.monotonic() - began
             for record in itertools.islice(self._records, int(passed * self._rate) - count):
-                self._one(f"vehicle/42/{record.topic}", record.payload)
+                self._one(self._key(record.topic), record.payload)
                 count += 1
             if passed >= self.alarms:
                 self._one(ALARM, json.dumps({"alarm": self.alarms}).encode())
                 self.alarms += 1
             time.sleep(BURST_S)
+
+    def _key(self, topic: str) -> str:
+        return self._keys.setdefault(topic, f"vehicle/42/{topic}")
 
     def _one(self, key: str, payload: bytes) -> None:
         stamp = self._session.new_timestamp()
@@ -127,9 +133,15 @@ def drive(
         shutil.copy(args.policy, policies)
     else:
         say(f"There is no {args.policy}: alarms wait like the rest. Build it with policies/build.")
-    more = ["-l", cable.listens]
-    cloud = stack.enter_context(Site(args.weir, HERE / "cloud.json5", data, cable.cloud, more))
+    config, more = HERE / "cloud.json5", ["-l", cable.listens]
+    if args.influx:
+        server = stack.enter_context(Influx(data, *free_ports(2), cable.cloud))
+        config = HERE / "cloud-influxdb.json5"
+        more += ["--cfg", f"storages/telemetry/url:{json.dumps(server.url)}"]
+        say("The cloud stores in InfluxDB.")
+    cloud = stack.enter_context(Site(args.weir, config, data, cable.cloud, more))
     more = ["-e", cable.connects, "--cfg", f"policies/dir:{json.dumps(str(policies))}"]
+    more += ["--cfg", f"forward/cloud/rate:{json.dumps(args.drain)}"] if args.drain else []
     vehicle = stack.enter_context(Site(args.weir, HERE / "vehicle.json5", data, cable.vehicle, more))
     on_board, in_cloud = open_client(vehicle), open_client(cloud)
     stack.callback(on_board.close)
@@ -166,7 +178,9 @@ def drive(
     ending.start()
     command = ["forward", "watch", "cloud", "--until-certified", "-e", vehicle.endpoint]
     say(f"  $ weir {' '.join(command[:4])}")
-    ended = subprocess.run([args.weir, *command], check=False, timeout=LIMIT_S)
+    # A rate that keeps up with the sensors needs no longer than the tunnel was.
+    limit = LIMIT_S + 3 * args.tunnel
+    ended = subprocess.run([args.weir, *command], check=False, timeout=limit)
     ending.join()
     arriving.stop()
     if ended.returncode != 0:
@@ -182,9 +196,13 @@ def drive(
     )
 
     say("\nThe cable is pulled again, so that each store answers for itself:")
+    sites = [("on board", on_board), ("in the cloud", in_cloud)]
     cable.pull()
     wait_until(lambda: state(on_board) == "down", "the link has not noticed")
-    return 0 if compare(sensors.put, held(on_board), held(in_cloud)) else 1
+    found = [(name, Found(sensors.put, session)) for name, session in sites]
+    for name, each in found:
+        each.say(name)
+    return 0 if all(each.is_well for _, each in found) else 1
 
 
 class Live:
@@ -228,32 +246,33 @@ class Alarms:
                 return
 
 
-def compare(put: dict[Put, bytes], on_board: list, in_cloud: list) -> bool:
-    """Whether both stores hold exactly what was put."""
-    is_well = True
-    for name, found in (("on board", on_board), ("in the cloud", in_cloud)):
-        held_once = dict(found)
-        missing = len(put.keys() - held_once.keys())
-        invented = len(held_once.keys() - put.keys())
-        different = sum(held_once[each] != put[each] for each in put.keys() & held_once.keys())
-        doubled = len(found) - len(held_once)
+class Found:
+    """What the store at one end of the cable holds, compared with what was put: one version after
+    another, since there are millions."""
+
+    def __init__(self, put: dict[Put, bytes], session: zenoh.Session):
+        self._expected, self._different, self._doubled, self._invented = len(put), 0, 0, 0
+        seen: set[Put] = set()
+        for reply in versions(session, KEYS):
+            if reply.ok is None:
+                raise RuntimeError(f"a store cannot answer: {reply.err.payload.to_string()}")
+            name = Put(str(reply.ok.key_expr), str(reply.ok.timestamp))
+            payload = put.get(name)
+            if payload is None:
+                self._invented += 1
+            elif name in seen:
+                self._doubled += 1
+            else:
+                seen.add(name)
+                self._different += payload != reply.ok.payload.to_bytes()
+        self._seen = len(seen)
+        self.is_well = self._seen == len(put) and not (self._doubled or self._different or self._invented)
+
+    def say(self, name: str) -> None:
         say(
-            f"  {name:12} {len(found):,} of {len(put):,}: {missing} missing, {doubled} doubled, "
-            f"{different} different, {invented} that nobody put"
+            f"  {name:12} {self._seen:,} of {self._expected:,}: {self._expected - self._seen} missing, "
+            f"{self._doubled} doubled, {self._different} different, {self._invented} that nobody put"
         )
-        is_well &= not (missing or doubled or different or invented)
-    return is_well
-
-
-def held(session: zenoh.Session) -> list[tuple[Put, bytes]]:
-    """Every version that the store at this end of the cable holds."""
-    found = []
-    for reply in versions(session, KEYS):
-        if reply.ok is None:
-            raise RuntimeError(f"a store cannot answer: {reply.err.payload.to_string()}")
-        name = Put(str(reply.ok.key_expr), str(reply.ok.timestamp))
-        found.append((name, reply.ok.payload.to_bytes()))
-    return found
 
 
 def versions(session: zenoh.Session, keys: str):
@@ -314,6 +333,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=int, default=10_000, help="samples a second (10000)")
     parser.add_argument("--road", type=float, default=5, help="seconds before and after the tunnel (5)")
     parser.add_argument("--tunnel", type=float, default=30, help="seconds in the tunnel (30)")
+    parser.add_argument("--drain", help="bytes a second of the backlog, before they are packed (4MiB)")
+    parser.add_argument("--influx", action="store_true", help="the cloud stores in InfluxDB (influxd 1.x)")
     parser.add_argument("--log", type=Path, default=LOG, help="flight log, JSON lines in zstd")
     policies = os.environ.get("WEIR_BENCH_POLICIES", ROOT / "policies/wasm")
     policy = Path(policies) / "alarms-first.wasm"

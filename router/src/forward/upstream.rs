@@ -3,6 +3,7 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinSet};
 use weir_core::forward::{
     frame::Request,
@@ -51,6 +52,14 @@ pub(super) enum Call {
     Back,
     /// The upstream is not there.
     Gone,
+}
+
+/// What a task has done for the machine.
+enum Done {
+    /// A parcel is packed, and is to be sent.
+    Packed { ask: u64, packed: Bytes },
+    /// The machine is to be told.
+    Told(Event),
 }
 
 /// Why a machine is driven no further.
@@ -131,7 +140,11 @@ impl Upstream {
                     None => return Ended::Stopped,
                 },
                 Some(done) = under_way.join_next() => match done {
-                    Ok(event) => event,
+                    Ok(Done::Packed { ask, packed }) => {
+                        self.send(ask, packed, &mut under_way);
+                        Event::Sent { ask }
+                    }
+                    Ok(Done::Told(event)) => event,
                     Err(error) => return Ended::Broken(error.to_string()),
                 },
                 () = self.sleep(deadline) => Event::Tick,
@@ -163,27 +176,19 @@ impl Upstream {
         effects
     }
 
-    fn perform(self: &Arc<Self>, effect: Effect, under_way: &mut JoinSet<Event>) {
-        let this = Arc::clone(self);
+    fn perform(self: &Arc<Self>, effect: Effect, under_way: &mut JoinSet<Done>) {
         match effect {
             Effect::Ask { ask, frame } => {
+                let this = Arc::clone(self);
                 under_way.spawn(async move { this.ask(ask, &frame, Priority::DataLow).await });
             }
             Effect::Ship { ask, lane, entries } => {
-                under_way.spawn(async move {
-                    let pack = move || weir_journal::pack::pack(&entries);
-                    let packed = match tokio::task::spawn_blocking(pack).await {
-                        Ok(packed) => packed,
-                        Err(error) => {
-                            let why = error.to_string();
-                            return Event::Failed { ask, why };
-                        }
-                    };
-                    let (link, upstream) = (&this.link, &this.address);
-                    tracing::trace!(link, %upstream, lane, bytes = packed.len(), "a parcel is shipped");
-                    this.figures.packed(packed.len());
-                    let frame = Request::Ship { packed }.encode();
-                    this.ask(ask, &frame, Priority::Background).await
+                let (link, upstream) = (&self.link, &self.address);
+                let records = entries.len();
+                tracing::trace!(link, %upstream, lane, records, "a parcel is shipped");
+                under_way.spawn_blocking(move || Done::Packed {
+                    ask,
+                    packed: weir_journal::pack::pack(&entries),
                 });
             }
             // The journal was told.
@@ -191,15 +196,20 @@ impl Upstream {
         }
     }
 
-    async fn ask(&self, ask: u64, frame: &[u8], priority: Priority) -> Event {
-        match self
-            .line
-            .ask(frame, priority, self.timeout * PATIENCE)
-            .await
-        {
+    fn send(self: &Arc<Self>, ask: u64, packed: Bytes, under_way: &mut JoinSet<Done>) {
+        self.figures.packed(packed.len());
+        let frame = Request::Ship { packed }.encode();
+        let this = Arc::clone(self);
+        under_way.spawn(async move { this.ask(ask, &frame, Priority::Background).await });
+    }
+
+    async fn ask(&self, ask: u64, frame: &[u8], priority: Priority) -> Done {
+        let patience = self.timeout * PATIENCE;
+        let answered = self.line.ask(frame, priority, patience).await;
+        Done::Told(match answered {
             Ok(frame) => Event::Reply { ask, frame },
             Err(why) => Event::Failed { ask, why },
-        }
+        })
     }
 
     /// Sleeps until a time of the clock; for ever without one.

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -117,20 +118,20 @@ impl Answering {
             desk.waiting.fetch_sub(1, Relaxed);
             return refuse(&query, "too many mirrors are asking; try again");
         }
-        let answering = Arc::clone(self);
+        let (answering, came) = (Arc::clone(self), Instant::now());
         desk.handle.spawn(async move {
             let turn = Arc::clone(&answering.desk.turns).acquire_owned().await;
             answering.desk.waiting.fetch_sub(1, Relaxed);
-            answering.serve(query).await;
+            answering.serve(query, came).await;
             drop(turn);
         });
     }
 
-    async fn serve(self: &Arc<Self>, query: Query) {
+    async fn serve(self: &Arc<Self>, query: Query, came: Instant) {
         let answer = match query.payload() {
             None => self.greet(),
             Some(frame) => {
-                self.answer(frame.to_bytes().into_owned(), query.attachment())
+                self.answer(frame.to_bytes().into_owned(), came, query.attachment())
                     .await
             }
         };
@@ -159,11 +160,12 @@ impl Answering {
     async fn answer(
         self: &Arc<Self>,
         frame: Vec<u8>,
+        came: Instant,
         attachment: Option<&ZBytes>,
     ) -> Result<(Vec<u8>, Encoding), String> {
         let peer = self.desk.identify(attachment)?;
         if is_forward(&frame) {
-            let reply = self.answer_link(frame, &peer).await?;
+            let reply = self.answer_link(frame, came, &peer).await?;
             return Ok((reply, Encoding::ZENOH_BYTES));
         }
         let (take, give) = self.permits(&peer.who);

@@ -1,6 +1,6 @@
 //! A storage as an upstream: what it answers the links that forward to it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use weir_core::{
     change::KeptChange,
@@ -30,14 +30,15 @@ const CREDIT_MAX: usize = 8 << 20;
 const PARCEL_BYTES_MAX: usize = 512 << 20;
 
 impl Answering {
-    /// Answers a frame of a link. Nothing is said to be stored before it is as durable as the storage makes
-    /// anything.
+    /// Answers a frame of a link that came at `came`. Nothing is said to be stored before it is as durable as
+    /// the storage makes anything.
     ///
     /// # Errors
     /// In words: nobody forwards, or the storage takes nothing now. The link asks again.
     pub(super) async fn answer_link(
         self: &Arc<Self>,
         frame: Vec<u8>,
+        came: Instant,
         peer: &Arc<Asker>,
     ) -> Result<Vec<u8>, String> {
         let Some(link) = &peer.who.link else {
@@ -65,7 +66,11 @@ impl Answering {
             self.note(&peer.who.router, link, &lost).await?;
         }
         match answer.ship {
-            Some(packed) => Ok(Reply::Stored(self.store(packed).await?).encode()),
+            Some(packed) => {
+                let mut stored = self.store(packed).await?;
+                stored.spent_us = u64::try_from(came.elapsed().as_micros()).unwrap_or(u64::MAX);
+                Ok(Reply::Stored(stored).encode())
+            }
             None => Ok(answer.reply),
         }
     }
@@ -107,6 +112,7 @@ impl Answering {
             aside: admitted.aside,
             refused: admitted.refused,
             credit: self.credit() as u64,
+            spent_us: 0,
         })
     }
 

@@ -271,9 +271,12 @@ impl Storages {
         };
         let policies = policies.unwrap_or_default();
         let connect = match self {
-            Self::MirrorOf(other) | Self::Forward(other) | Self::Relay(other) => {
-                format!("  connect: {{ endpoints: [{other:?}] }},\n")
-            }
+            Self::MirrorOf(other) => format!("  connect: {{ endpoints: [{other:?}] }},\n"),
+            // Zenoh tries ever more seldom; what is measured is not when it tries.
+            Self::Forward(other) | Self::Relay(other) => format!(
+                "  connect: {{ endpoints: [{other:?}], \
+                 retry: {{ period_init_ms: 100, period_max_ms: 100 }} }},\n"
+            ),
             _ => String::new(),
         };
         let forward = match self {

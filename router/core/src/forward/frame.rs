@@ -85,6 +85,8 @@ pub struct Stored {
     pub refused: u64,
     /// How many bytes the upstream can take at once from this link from now on, before they are packed.
     pub credit: u64,
+    /// How long the upstream took to store them, in microseconds: the rest is the line's.
+    pub spent_us: u64,
 }
 
 /// The answers, in the order of [`Request`].

@@ -97,6 +97,11 @@ pub enum Event {
         /// Its bytes ([`super::frame::Reply`]).
         frame: Bytes,
     },
+    /// A parcel is packed, and leaves now.
+    Sent {
+        /// Which.
+        ask: u64,
+    },
     /// There will be no answer.
     Failed {
         /// To which.
@@ -301,6 +306,12 @@ impl Link {
         match event {
             Event::Tick => {}
             Event::Reply { ask, frame } => return self.reply(now, ask, &frame, outbox, effects),
+            Event::Sent { ask } => {
+                if let Some(flight) = self.flights.get_mut(&ask) {
+                    flight.sent = now;
+                    flight.due = now.saturating_add(self.rules.timeout << (flight.tries - 1));
+                }
+            }
             Event::Failed { ask, why } => {
                 let again = self.spread(self.rules.timeout / 2);
                 if let Some(flight) = self.flights.get_mut(&ask) {
@@ -351,9 +362,13 @@ impl Link {
                     return Ok(());
                 };
                 if let (Job::Ship(parcel), Reply::Stored(stored)) = (&flight.job, &reply) {
-                    let sent = (flight.tries == 1).then_some(flight.sent);
+                    let took = now.saturating_sub(flight.sent);
+                    let spent = u128::from(stored.spent_us) * u128::from(SECOND) / 1_000_000;
+                    let way = took.saturating_sub(u64::try_from(spent).unwrap_or(took));
+                    // One that was shipped again says nothing of the line.
+                    let seen = (flight.tries == 1).then_some((flight.sent, way));
                     self.pace
-                        .stored(now, sent, parcel.bytes, stored.credit, &self.rules);
+                        .stored(now, seen, parcel.bytes, stored.credit, &self.rules);
                     self.status.stored(parcel, stored);
                 }
                 let Some(round) = &mut self.round else {

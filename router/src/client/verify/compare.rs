@@ -157,6 +157,8 @@ impl<'s> Comparison<'s> {
             keys: Summary::EMPTY,
             times: self.is_series.then_some((minute, Summary::EMPTY)),
             rest: 0,
+            revision: 0,
+            waits: false,
         });
         match self.ask(side, &request).await? {
             Reply::Probed(probed) => Ok(*probed),

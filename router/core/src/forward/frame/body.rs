@@ -123,8 +123,9 @@ pub fn write_reply(reply: &Reply, out: &mut Vec<u8>) -> u8 {
                     aside,
                     refused,
                     credit,
+                    spent_us,
                 } = *stored;
-                for number in [applied, superfluous, aside, refused, credit] {
+                for number in [applied, superfluous, aside, refused, credit, spent_us] {
                     varint(out, number);
                 }
             });
@@ -215,6 +216,7 @@ pub fn read_reply(kind: u8, fields: Bytes) -> Result<Reply, Bad> {
                 aside: value.varint()?,
                 refused: value.varint()?,
                 credit: value.varint()?,
+                spent_us: value.varint()?,
             })
         }
         LOST => Reply::Noted,

@@ -73,13 +73,14 @@ fn reply() -> impl Strategy<Value = Reply> {
         absent().prop_map(Reply::Listed),
         absent().prop_map(Reply::Heads),
         absent().prop_map(Reply::Operations),
-        any::<(u64, u64, u64, u64, u64)>().prop_map(
-            |(applied, superfluous, aside, refused, credit)| Reply::Stored(Stored {
+        any::<(u64, u64, u64, u64, u64, u64)>().prop_map(
+            |(applied, superfluous, aside, refused, credit, spent_us)| Reply::Stored(Stored {
                 applied,
                 superfluous,
                 aside,
                 refused,
                 credit,
+                spent_us,
             })
         ),
         Just(Reply::Noted),

@@ -1,9 +1,9 @@
-//! How much is shipped at once: by how long answers take, by what the upstream says that it can take, and
+//! How much is shipped at once: by how long that is on the way, by what the upstream says that it can take, and
 //! by the rate that the settings allow.
 //!
 //! What is under way beyond what the line carries stands in a queue, and live samples stand behind it. So
-//! the window grows only while answers take little longer than the shortest one did, and shrinks when they
-//! take much longer, as in LEDBAT (RFC 6817), which makes way for other traffic.
+//! the window grows only while parcels and answers are on the way little longer than the shortest were,
+//! and shrinks when they are much longer, as in LEDBAT (RFC 6817), which makes way for other traffic.
 
 #[cfg(test)]
 mod tests;
@@ -15,9 +15,11 @@ use super::Rules;
 const PARCEL_BYTES_MIN: usize = 4 << 10;
 /// What is under way at first: some seconds of a line of 16 kbit/s, packed.
 const WINDOW_FIRST: usize = 32 << 10;
+/// It becomes no smaller than this: half a second of a line of 16 kbit/s, packed.
+const WINDOW_MIN: usize = 16 << 10;
 /// Parcels of a window: while one is answered the others keep the line busy, and none takes long by itself.
 const PARCELS: usize = 8;
-/// How much longer than the shortest an answer may take (NTP64, 100 ms, the most of RFC 6817).
+/// How much longer than the shortest of them a parcel may be on the way (NTP64, 100 ms, the most of RFC 6817).
 const QUEUE: u64 = (1 << 32) / 10;
 /// When a line is measured anew, since its way may be another, longer one (NTP64, five minutes).
 const ANEW: u64 = 300 << 32;
@@ -30,8 +32,11 @@ const SECOND: u128 = 1 << 32;
 pub struct Pace {
     /// Bytes that may be under way.
     window: usize,
-    /// The shortest that an answer took since `began` (NTP64).
+    /// The shortest that a parcel and its answer were on the way since `began` (NTP64).
     shortest: u64,
+    /// Of what was answered since the window was last adapted: the shortest, and bytes.
+    shortest_now: u64,
+    answered: usize,
     /// A queue was seen since `began`: from now on it is gone about carefully.
     is_known: bool,
     /// When the first parcel went of which that was measured; `None` if none has gone yet.
@@ -50,6 +55,8 @@ impl Pace {
         Self {
             window: WINDOW_FIRST.min(Self::window_max(rules)),
             shortest: u64::MAX,
+            shortest_now: u64::MAX,
+            answered: 0,
             is_known: false,
             began: None,
             credit: None,
@@ -98,22 +105,28 @@ impl Pace {
         }
     }
 
-    /// A parcel is stored that went at `sent`, and this is what can be taken from now on. One that had to
-    /// be shipped again says nothing of the line.
+    /// A parcel is stored, and this is what can be taken from now on. `seen` is when it went and how long
+    /// it and its answer were on the way, if that says something of the line.
     pub fn stored(
         &mut self,
         now: u64,
-        sent: Option<u64>,
+        seen: Option<(u64, u64)>,
         bytes: usize,
         credit: u64,
         rules: &Rules,
     ) {
-        if let (Some(sent), Some(began)) = (sent, self.began)
+        if let (Some((sent, way)), Some(began)) = (seen, self.began)
             && sent >= began
         {
-            let took = now.saturating_sub(sent);
-            self.shortest = self.shortest.min(took);
-            self.adapt(took - self.shortest, bytes, rules);
+            self.shortest = self.shortest.min(way);
+            self.shortest_now = self.shortest_now.min(way);
+            self.answered += bytes;
+            // The shortest of a window's: what else it took may be anything, a busy machine for one.
+            if self.answered >= self.window {
+                let queued = self.shortest_now - self.shortest;
+                self.adapt(queued, self.answered, rules);
+                (self.answered, self.shortest_now) = (0, u64::MAX);
+            }
         }
         self.credit = Some(credit);
         if credit == 0 {
@@ -121,8 +134,7 @@ impl Pace {
         }
     }
 
-    /// Doubles within a window's answers until something stands in a queue; then grows and shrinks by how
-    /// much does.
+    /// Doubles until something stands in a queue; then grows and shrinks by how much does.
     fn adapt(&mut self, queued: u64, bytes: usize, rules: &Rules) {
         let part = |time: u64| {
             let part = bytes as u128 * u128::from(time.min(QUEUE)) / u128::from(QUEUE);
@@ -136,13 +148,13 @@ impl Pace {
         } else {
             self.window.saturating_sub(part(queued - QUEUE) / 2)
         };
-        let least = PARCEL_BYTES_MIN.min(Self::window_max(rules));
+        let least = WINDOW_MIN.min(Self::window_max(rules));
         self.window = self.window.clamp(least, Self::window_max(rules));
     }
 
     /// A parcel was not answered in time.
     pub fn was_late(&mut self) {
-        self.window = (self.window / 2).max(PARCEL_BYTES_MIN.min(self.window));
+        self.window = (self.window / 2).max(WINDOW_MIN.min(self.window));
     }
 
     fn goal(&self, rules: &Rules, (parcels, bytes): (usize, usize)) -> Option<usize> {

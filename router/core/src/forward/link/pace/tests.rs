@@ -18,6 +18,9 @@ struct Line {
     flights: VecDeque<(u64, u64, usize)>,
     pace: Pace,
     rules: Rules,
+    /// Up to so much later an answer is seen, each by another part of it.
+    noise: u64,
+    answers: u64,
 }
 
 /// What a stretch of time showed.
@@ -40,6 +43,8 @@ impl Line {
             flights: VecDeque::new(),
             pace: Pace::new(&rules),
             rules,
+            noise: 0,
+            answers: 0,
         }
     }
 
@@ -59,10 +64,17 @@ impl Line {
                 continue;
             }
             let (sent, answered, bytes) = self.flights.pop_front().unwrap();
-            self.now = answered;
+            self.answers += 1;
+            let answered = answered + self.noise / 8 * (self.answers * 5 % 8);
+            self.now = self.now.max(answered);
             bytes_stored += bytes;
-            self.pace
-                .stored(answered, Some(sent), bytes, u64::MAX, &self.rules);
+            self.pace.stored(
+                answered,
+                Some((sent, answered - sent)),
+                bytes,
+                u64::MAX,
+                &self.rules,
+            );
         }
         let took = (self.now - began) as f64 / SECOND as f64;
         Seen {
@@ -115,8 +127,19 @@ fn a_line_that_has_become_longer_is_measured_anew() {
     line.run(30);
     // Every answer seems to have stood in a queue, until nothing of before counts any more.
     line.run(ANEW / SECOND);
+    // Eight parcels at once are little for half a second, since each is on the line for a while itself.
     let seen = line.run(60);
-    assert!(seen.used > 0.9, "{seen:?}");
+    assert!(seen.used > 0.75, "{seen:?}");
+}
+
+#[test]
+fn a_busy_machine_is_no_queue() {
+    let mut line = Line::new(2_000_000, 10 * MILLI);
+    // Most answers are late by up to 300 ms, which has nothing to do with the line.
+    line.noise = 300 * MILLI;
+    line.run(30);
+    let seen = line.run(60);
+    assert!(seen.used > 0.6, "{seen:?}");
 }
 
 #[test]
@@ -126,9 +149,9 @@ fn an_upstream_that_halts_for_a_moment_costs_a_moment() {
     let before = line.pace.window;
     line.free = line.now + SECOND;
     line.run(1);
-    assert!(line.pace.window < before, "it makes way");
-    line.run(2);
-    assert!(line.run(10).used > 0.9, "and comes back");
+    line.run(1);
+    assert!(line.pace.window > before / 2, "{}", line.pace.window);
+    assert!(line.run(10).used > 0.9);
 }
 
 #[test]
@@ -138,7 +161,7 @@ fn what_was_shipped_again_says_nothing_of_the_line() {
     pace.shipped(SECOND, 8_192, &rules);
     let before = pace.window;
     pace.stored(2 * SECOND, None, 8_192, u64::MAX, &rules);
-    assert_eq!(pace.window, before);
-    pace.stored(2 * SECOND, Some(SECOND), 8_192, u64::MAX, &rules);
-    assert_eq!(pace.window, before + 8_192);
+    assert_eq!(pace.answered, 0);
+    pace.stored(2 * SECOND, Some((SECOND, SECOND)), 8_192, u64::MAX, &rules);
+    assert_eq!((pace.answered, pace.window), (8_192, before));
 }
