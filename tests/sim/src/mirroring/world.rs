@@ -1,9 +1,11 @@
 //! Plays a mirrored history and watches: whoever shares keys ends with the same for them, which is
 //! what a plain model says of everything acknowledged; nothing takes for ever; queues stay short.
 
+mod promises;
+
 use std::{
     collections::BTreeSet,
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{DefaultHasher, Hash},
     time::Duration,
 };
 
@@ -11,7 +13,7 @@ use weir_backend_api::{
     ErrorKind,
     conformance::{
         harness::Shard,
-        model::{Model, Op, covers},
+        model::{Model, Op},
     },
     fault::{Fault, Faults, Faulty, Operation},
     replica::Scope,
@@ -24,7 +26,6 @@ use weir_core::{
     keyexpr::{OwnedKeyExpr, keyexpr},
     keyspace::KeySpace,
     mirror::{
-        State,
         answer::{Admit, Limits, answer},
         frame::Request,
         round::{self, Effect, Event, Mirror},
@@ -33,7 +34,7 @@ use weir_core::{
 };
 
 use super::{
-    contending::{Contended, Contention, Seated, compare, is_unled},
+    contending::{Contended, Contention, Seated, is_unled},
     reached::{Outcome, Reached},
     replica::Replica,
     scenario::{Packet, Scenario, Step},
@@ -401,24 +402,6 @@ impl World {
         }
     }
 
-    /// Where a policy resolves, a delete is merged with what came since, and a record is sent without the
-    /// operations on top of it: who has forgotten the one, or the others since the round began, cannot say
-    /// that this was done. Set aside is then what is deleted everywhere. And what is written while the
-    /// policy is absent claims to have merged nothing.
-    fn may_be_aside(&self, replica: usize, admit: &Admit, aside: &Admission, round: u64) -> bool {
-        let (Some(_), Admission::Quarantined(version)) = (&self.contention, aside) else {
-            return false;
-        };
-        let mut records = admit.states.iter();
-        let is_emptied = records.any(|State { key, record }| {
-            let is_covered =
-                |(by, expr): &(Version, OwnedKeyExpr)| by > version && covers(expr, key);
-            record.head.effective() == *version && self.emptied.iter().any(is_covered)
-        });
-        let is_late = self.replicas[replica].raised >= round;
-        self.is_unled || version.is_delete() || is_late && is_emptied
-    }
-
     /// Tells a mirror what happened, and does what it wants.
     fn tell(&mut self, replica: usize, peer: usize, event: Event) -> Result<(), String> {
         let mut events = vec![event];
@@ -676,100 +659,5 @@ impl World {
             }
         }
         Err("it never works again".to_owned())
-    }
-
-    /// Nothing is in the way any more: everybody gets in step, and has everything.
-    fn end(mut self) -> Result<Outcome, String> {
-        self.now += 100_000 * MILLI;
-        for replica in 0..self.replicas.len() {
-            self.replicas[replica].faults.calm();
-            if let Some(contention) = &self.contention {
-                let last = Seated::Serves(contention.last[replica]);
-                self.step(&Step::Interrupt(replica, 0))?;
-                self.seat(replica, last);
-            }
-            self.restart(replica)?;
-        }
-        self.release()?;
-        self.heal()?;
-        self.settle()?;
-        for replica in 0..self.replicas.len() {
-            self.restart(replica)?;
-            self.retry(replica, |shard| shard.fold())?;
-        }
-        let ended = match self.contention {
-            // What each says of the others is asked anew.
-            Some(_) => self.settle()?,
-            None => self.compare()?,
-        };
-        self.contended.add(&ended);
-        for replica in &self.replicas {
-            let state = replica.state()?;
-            format!("{state:?}").hash(&mut self.trace);
-        }
-        for replica in &self.replicas {
-            replica.count(&mut self.contended);
-        }
-        self.contended.unled += u64::from(self.is_unled);
-        self.contended.collected += self.reached.collected;
-        self.contended.restored += self.reached.restored + self.reached.wiped;
-        Ok(Outcome {
-            trace: self.trace.finish(),
-            reached: self.reached,
-            contended: self.contended,
-        })
-    }
-
-    /// Lets everything arrive until all is as it should be.
-    fn settle(&mut self) -> Result<Contended, String> {
-        let until = self.now + PATIENCE;
-        loop {
-            self.arrive_all()?;
-            match self.compare() {
-                Ok(ended) => return Ok(ended),
-                Err(violation) if self.now > until => return Err(violation),
-                Err(_) => {}
-            }
-            self.pass(until + 1)?;
-        }
-    }
-
-    fn compare(&self) -> Result<Contended, String> {
-        if let Some(contention) = &self.contention {
-            let horizons = self.replicas.iter().map(Replica::horizon);
-            let horizons = horizons.collect::<Result<Vec<_>, String>>()?;
-            let has_forgotten = horizons.iter().any(|horizon| *horizon > Version::ZERO);
-            let is_forgetful = has_forgotten || self.is_unled;
-            return compare(contention, &self.replicas, &self.made, is_forgetful);
-        }
-        let expected = self.model.state();
-        for (index, replica) in self.replicas.iter().enumerate() {
-            let mut expected = expected.clone();
-            expected.retain(|key, _| replica.concerns(key));
-            let state = replica.state()?;
-            if state != expected {
-                return Err(format!(
-                    "replica {index} holds\n{state:#?}\nthe model\n{expected:#?}"
-                ));
-            }
-        }
-        // Whoever keeps series has the same ones.
-        let series = |replica: &Replica| replica.member.history == History::All;
-        for a in self.replicas.iter().filter(|replica| series(replica)) {
-            for b in self.replicas.iter().filter(|replica| series(replica)) {
-                let shared =
-                    |a: &Replica, b: &Replica| -> Result<BTreeSet<(Key, Version)>, String> {
-                        let mut versions = a.versions()?;
-                        versions.retain(|(key, _)| b.concerns(key));
-                        Ok(versions)
-                    };
-                let (ours, theirs) = (shared(a, b)?, shared(b, a)?);
-                if ours != theirs {
-                    let differ: Vec<_> = ours.symmetric_difference(&theirs).collect();
-                    return Err(format!("two series differ: {differ:?}"));
-                }
-            }
-        }
-        Ok(Contended::default())
     }
 }
