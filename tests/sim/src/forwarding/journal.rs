@@ -32,6 +32,8 @@ pub(super) struct Journal {
     lost: Vec<(Lost, Version, BTreeSet<usize>)>,
     /// Reading fails so many times more.
     pub(super) unreadable: u64,
+    /// How often entries were put into other lanes.
+    moves: u64,
     /// How often a stretch was cut, within a second too; a second got something after it was certified.
     pub(super) splits: u64,
     pub(super) fine_splits: u64,
@@ -52,6 +54,8 @@ struct Seen {
     /// All that was seen, to be counted again when some of it is lost: when, and the hash (of a put or
     /// delete).
     each: Vec<(u64, Option<u128>)>,
+    /// When some of it was put into another lane last, as a mark.
+    moved: u64,
     /// When everybody had certified it.
     done: Option<u64>,
 }
@@ -74,6 +78,7 @@ impl Journal {
             certified: vec![BTreeMap::new(); upstreams],
             lost: Vec::new(),
             unreadable: 0,
+            moves: 0,
             splits: 0,
             fine_splits: 0,
             late: 0,
@@ -136,6 +141,31 @@ impl Journal {
         dropped
     }
 
+    /// Puts what waits into the lanes that another policy says; answers how much went to another one.
+    pub(super) fn rank(&mut self, how: u64) -> u64 {
+        // What was read before has not seen what is moved now.
+        self.appended += 1;
+        let mut moved = 0;
+        for (at, kept) in &mut self.entries {
+            if matches!(kept.entry.change, KeptChange::Wildcard(_)) {
+                continue;
+            }
+            let lane = u8::try_from((at ^ how).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61);
+            let lane = lane.unwrap_or_default();
+            if lane == kept.entry.lane {
+                continue;
+            }
+            kept.entry.lane = lane;
+            moved += 1;
+            if let Some(seen) = self.seen.get_mut(&second_of(&kept.version)) {
+                seen.moved = self.appended;
+                seen.done = None;
+            }
+        }
+        self.moves += u64::from(moved > 0);
+        moved
+    }
+
     pub(super) fn sync(&mut self) {
         self.synced = self.appended;
     }
@@ -148,6 +178,7 @@ impl Journal {
         self.seen.retain(|_, seen| {
             seen.each.retain(|(at, _)| *at <= synced);
             seen.done = None;
+            seen.moved = 0;
             seen.summary = Summary::EMPTY;
             for hash in seen.each.iter().filter_map(|(_, hash)| *hash) {
                 seen.summary.add(hash);
@@ -227,6 +258,11 @@ impl Journal {
     pub(super) fn of(&self, stretches: &[Stretch], mark: Mark) -> Vec<Version> {
         let entries = self.entries.range(..=mark.0);
         let versions = entries.map(|(_, kept)| kept.version);
+        // What was moved since is not certified by that.
+        let versions = versions.filter(|version| {
+            let seen = self.seen.get(&second_of(version));
+            seen.is_none_or(|seen| seen.moved <= mark.0)
+        });
         versions
             .filter(|version| stretches.iter().any(|of| of.contains(&version.stamp)))
             .collect()
@@ -234,8 +270,10 @@ impl Journal {
 
     fn waits(&self, upstream: usize, second: &Second) -> bool {
         let certified = self.certified[upstream].get(second).copied().unwrap_or(0);
-        let seen = self.seen.get(second).and_then(|seen| seen.each.last());
-        seen.is_some_and(|(last, _)| *last > certified)
+        self.seen.get(second).is_some_and(|seen| {
+            let last = seen.each.last().map_or(0, |(last, _)| *last);
+            last.max(seen.moved) > certified
+        })
     }
 
     fn summary(&self, stretch: &Stretch) -> Summary {
@@ -406,6 +444,10 @@ impl Outbox for View<'_> {
         let lost = self.journal.lost.iter();
         let untold = lost.filter(|(_, _, whom)| whom.contains(&self.upstream));
         Ok(untold.map(|(lost, _, _)| *lost).take(max).collect())
+    }
+
+    fn moved(&mut self) -> u64 {
+        self.journal.moves
     }
 }
 

@@ -67,6 +67,10 @@ counted! {
         unreadable,
         /// Upstreams that were owed everything.
         owed_all,
+        /// Samples that waited and were put into another lane.
+        ranked,
+        /// The same, while they were being shipped.
+        ranked_in_drain,
         /// Samples that were shipped in vain.
         superfluous,
     }

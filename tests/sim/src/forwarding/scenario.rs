@@ -102,6 +102,8 @@ pub enum Step {
     Sync(usize),
     /// An edge dies and comes back.
     EdgeDies(usize),
+    /// Another policy decides about what waits at an edge: the number says how.
+    Rank(usize, u64),
     /// An edge's journal cannot be read so often.
     Unreadable(usize, u64),
     /// An upstream restarts: it knows what is in its store.
@@ -188,6 +190,10 @@ impl Scenario {
         if rng.below(2) == 0 {
             nothing_is_given_up(&mut edges, &mut steps);
         }
+        // The seeds of what was found before stay what they are.
+        if seed > 300 && seed.is_multiple_of(3) {
+            others_decide(seed, edges.len(), &mut steps);
+        }
         Self {
             edges,
             upstreams,
@@ -209,6 +215,20 @@ fn nothing_is_given_up(edges: &mut [Edge], steps: &mut [Step]) {
             Step::Restore(upstream) => *step = Step::Restart(*upstream),
             _ => {}
         }
+    }
+}
+
+/// Now and then another policy decides about what waits.
+fn others_decide(seed: u64, edges: usize, steps: &mut Vec<Step>) {
+    let mut rng = Rng::new(seed ^ 0x7261_6e6b);
+    for _ in 0..1 + rng.below(12) {
+        let from = index(&mut rng, steps.len());
+        // Most of the time something is on its way then.
+        let is_packet = |step: &Step| matches!(step, Step::Packet(..));
+        let next = steps[from..].iter().position(is_packet);
+        let at = from + next.filter(|_| rng.below(4) > 0).unwrap_or(0);
+        let edge = index(&mut rng, edges);
+        steps.insert(at, Step::Rank(edge, rng.next()));
     }
 }
 

@@ -176,6 +176,15 @@ impl World {
                 }
                 self.begin_links(*edge)?;
             }
+            Step::Rank(edge, how) => {
+                let router = &mut self.routers[*edge];
+                let moved = router.journal.rank(*how);
+                let drains = |link: &Link| link.status().state == State::Draining;
+                self.reached.ranked += moved;
+                if router.links.iter().any(drains) {
+                    self.reached.ranked_in_drain += moved;
+                }
+            }
             Step::Unreadable(edge, times) => self.routers[*edge].journal.unreadable = *times,
             Step::Restart(upstream) => self.restart(*upstream)?,
             Step::Break { upstream, nth, how } => {
