@@ -193,7 +193,12 @@ impl Rig {
         }
         for turn in 0..EACH {
             for call in kinds {
-                let number = 1 + turn * self.most(call).max(EACH) / EACH;
+                let made = self.most(call).max(1);
+                let number = 1 + if made > EACH {
+                    turn * made / EACH
+                } else {
+                    turn % made
+                };
                 self.die_at(call, number, hows[turn % 3], meets, alone);
             }
         }
@@ -237,9 +242,9 @@ fn what_was_acknowledged_reaches_the_cloud_wherever_the_journal_is_killed() {
     let kinds = [
         "create",
         "write",
-        "ftruncate",
-        "fdatasync",
         "pwrite",
+        "fdatasync",
+        "ftruncate",
         "unlink",
         "fsync",
     ];
