@@ -248,3 +248,52 @@ fn what_a_policy_leaves_open_the_link_decides() {
     assert_eq!(verdicts[0], Verdict::Drop(7));
     assert_eq!(lanes(&verdicts[1..]), [5, 2, 5, 2, 5]);
 }
+
+/// Who decides is told by a number, so that what waits is decided again by another; what fails, or may come
+/// back by itself, decides nothing again.
+#[test]
+fn who_decides_is_known_and_what_fails_decides_nothing_again() {
+    let fleet = Fleet::new();
+    let mut slot = fleet
+        .policies
+        .bind_prioritize("cloud", "alarms", "", Box::new(ByPriority));
+    let link = LinkState {
+        name: "cloud",
+        now: 1,
+        queued: 0,
+        queued_bytes: 0,
+        capacity_bytes: 1,
+    };
+    let mut again = move || {
+        let mut verdicts = Vec::new();
+        let who = slot.revision();
+        let is_decided = slot.decide_again(link, &samples(1), &mut verdicts);
+        let lane = match verdicts[..] {
+            [Verdict::Place(Placement { lane, .. })] if is_decided => Some(lane),
+            _ if is_decided => panic!("{verdicts:?}"),
+            _ => None,
+        };
+        (who, lane)
+    };
+    // What will serve is still to be found.
+    assert_eq!(again(), (None, None));
+    let body = "(i32.store8 (local.get $answer) (i32.const 1))
+        (i32.store8 (i32.add (local.get $answer) (i32.const 8)) (i32.const 2))";
+    fleet.drop_in("alarms.wasm", Guest::prioritizer_each(body).wasm());
+    fleet.wait("alarms", |status| status.slots[0].swaps == 1);
+    let (good, lane) = again();
+    assert!(good.is_some_and(|good| good != 0), "{good:?}");
+    assert_eq!(lane, Some(2));
+    fleet.drop_in(
+        "alarms.wasm",
+        Guest::prioritizer_each("(unreachable)").wasm(),
+    );
+    fleet.wait("alarms", |status| status.slots[0].swaps == 2);
+    let (bad, lane) = again();
+    assert!(bad.is_some() && bad != good, "{bad:?}");
+    assert_eq!(lane, None);
+    fs::remove_file(fleet.at("alarms.wasm")).unwrap();
+    fleet.wait("alarms", |status| status.slots[0].state == "absent");
+    // It was there, and is gone: the link's own rule decides for good.
+    assert_eq!(again(), (Some(0), Some(5)));
+}
