@@ -37,7 +37,7 @@ pub fn open(volume: &RocksdbVolume, spec: &StoreSpec) -> Result<RocksdbStore> {
     let reserve = Reserve::new(dir, volume.settings.reserve_bytes)?;
     let failed = |error| errors::opening(dir, error);
     let mut options = options::database(volume, &spec.name).map_err(failed)?;
-    let families = options::families(volume);
+    let families = options::families(volume).map_err(failed)?;
     let db = if spec.read_only {
         DB::open_cf_descriptors_read_only(&options, dir, families, false)
     } else {

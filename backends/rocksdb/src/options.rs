@@ -24,6 +24,12 @@ pub const HISTORY: &str = "history";
 /// - `avoid_flush_during_recovery`: every open would write the rows in the log to a table file.
 const UNNAMED: &str = "allow_fallocate=false;avoid_flush_during_recovery=true";
 
+/// Options of a column family that the crate has no setters for.
+///
+/// - `memtable_insert_with_hint_prefix_extractor`: the place of a row in the buffer is looked for from that
+///   of the row before on, whatever its prefix: a batch comes in key order, so it is near.
+const UNNAMED_OF_FAMILY: &str = "memtable_insert_with_hint_prefix_extractor=rocksdb.CappedPrefix.0";
+
 /// Options of the database.
 pub fn database(volume: &RocksdbVolume, name: &str) -> Result<Options, rocksdb::Error> {
     let settings = &volume.settings;
@@ -57,7 +63,7 @@ pub fn database(volume: &RocksdbVolume, name: &str) -> Result<Options, rocksdb::
 }
 
 /// The column families with their options.
-pub fn families(volume: &RocksdbVolume) -> Vec<ColumnFamilyDescriptor> {
+pub fn families(volume: &RocksdbVolume) -> Result<Vec<ColumnFamilyDescriptor>, rocksdb::Error> {
     let buffer_bytes = volume.settings.buffer_bytes;
     let table = table(volume);
     [
@@ -66,12 +72,15 @@ pub fn families(volume: &RocksdbVolume) -> Vec<ColumnFamilyDescriptor> {
         (HISTORY, buffer_bytes),
     ]
     .into_iter()
-    .map(|(name, buffer_bytes)| ColumnFamilyDescriptor::new(name, family(&table, buffer_bytes)))
+    .map(|(name, buffer_bytes)| {
+        let options = family(&table, buffer_bytes)?;
+        Ok(ColumnFamilyDescriptor::new(name, options))
+    })
     .collect()
 }
 
-fn family(table: &BlockBasedOptions, buffer_bytes: usize) -> Options {
-    let mut options = Options::default();
+fn family(table: &BlockBasedOptions, buffer_bytes: usize) -> Result<Options, rocksdb::Error> {
+    let mut options = Options::default().get_options_from_string(UNNAMED_OF_FAMILY)?;
     options.set_block_based_table_factory(table);
     options.set_write_buffer_size(buffer_bytes);
     // One is written, one is flushed, two wait for a slow disk before the writer does.
@@ -83,7 +92,7 @@ fn family(table: &BlockBasedOptions, buffer_bytes: usize) -> Options {
     options.set_max_bytes_for_level_base(64 << 20);
     // On every level: what zstd saves on the last one costs a third of a busy router's time.
     options.set_compression_type(DBCompressionType::Lz4);
-    options
+    Ok(options)
 }
 
 fn table(volume: &RocksdbVolume) -> BlockBasedOptions {
