@@ -32,6 +32,9 @@ impl Share {
     /// Whether what came on `expr`, which this part's expression matches, is for this part. Costs
     /// nothing for a plain key unless declared expressions overlap.
     pub(crate) fn takes(&self, expr: &keyexpr) -> bool {
+        if self.before.is_empty() {
+            return true;
+        }
         let rivals = if expr.is_wild() {
             &self.before
         } else {

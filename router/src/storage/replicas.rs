@@ -86,7 +86,7 @@ impl Storage {
             bytes: 0,
         };
         self.queue
-            .push(Handed::News(name.to_owned(), news), manners);
+            .push(Handed::News(Box::new((name.to_owned(), news))), manners);
     }
 
     /// Takes what a mirror holds, by the same admission as a put; all of it is decided, and as durable

@@ -525,14 +525,20 @@ impl Shard {
             .ties
             .fetch_add(open.admitter.ties() - ties, Relaxed);
         self.counters.batches.fetch_add(1, Relaxed);
+        let mut applied = 0;
         for (offer, admission) in offers.iter_mut().zip(&admissions) {
-            self.counters.admitted(admission);
+            match admission {
+                // The usual case by far, counted by the batch.
+                Admission::Applied(_) => applied += 1,
+                other => self.counters.admitted(other),
+            }
             if let Admission::Parked(version) = admission {
                 let due = due_at(version.stamp, &self.plan.rules);
                 self.due = Some(self.due.unwrap_or(u64::MAX).min(due));
             }
             offer.answer(|| Outcome::Decided(*admission, reached));
         }
+        self.counters.applied.fetch_add(applied, Relaxed);
         Ok(())
     }
 

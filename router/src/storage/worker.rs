@@ -46,7 +46,7 @@ pub(crate) enum Handed {
     /// What was set aside is to be dropped or put again.
     Aside(Aside),
     /// What was learnt of the replica of this name.
-    News(String, News),
+    News(Box<(String, News)>),
     /// What a replica has forgotten is to be set aside; `done` hears whether it was.
     Forgotten {
         /// Keys and what they hold, if they still do.
@@ -62,6 +62,9 @@ pub(crate) enum Handed {
         done: oneshot::Sender<bool>,
     },
 }
+
+// It goes from one core to another with every sample, so what is rare is behind a pointer.
+const _: () = assert!(size_of::<Handed>() <= 64);
 
 /// Drop or put again what was set aside in a table.
 pub(crate) struct Aside {
@@ -232,8 +235,8 @@ impl Worker {
                     lost.push((rows, done));
                     continue;
                 }
-                Handed::News(name, learnt) => {
-                    news.push((name, learnt));
+                Handed::News(learnt) => {
+                    news.push(learnt);
                     continue;
                 }
             };
@@ -278,9 +281,10 @@ impl Worker {
             let rows = rows.into_iter().map(row).collect();
             let _ = done.send(first.is_some_and(|shard| shard.maintain(now, rows)));
         }
-        for (name, learnt) in news {
+        for learnt in news {
+            let (name, learnt) = &*learnt;
             for shard in &mut self.shards {
-                shard.learn(now, &name, &learnt);
+                shard.learn(now, name, learnt);
             }
         }
         for aside in asides {
