@@ -296,7 +296,7 @@ fn a_journal_on_a_full_disk_refuses_or_gives_up_the_oldest_says_so_and_drains() 
     };
     let mut rng = Rng::from_environment();
     let mut client = edge.python();
-    let (mut held, mut lasts, mut lost_before) = (0, 0, 0);
+    let (mut held, mut lost_before) = (0, 0);
     for is_first in [true, false] {
         wait_link(&edge, "they have met", |status| status["state"] == "up");
         line.cut();
@@ -315,10 +315,10 @@ fn a_journal_on_a_full_disk_refuses_or_gives_up_the_oldest_says_so_and_drains() 
         let receipt = client.acks(&[last.request()], || {}).pop().unwrap();
         if is_first {
             let error = receipt["error"].as_str().unwrap_or_default();
-            assert!(error.contains("full"), "{receipt}");
+            let is_why = error.contains("no space") || error.contains("full");
+            assert!(is_why, "{receipt}");
         } else {
             assert_eq!(receipt["admission"], "queued", "{receipt}");
-            lasts += 1;
         }
         let status = wait_link(
             &edge,
@@ -340,7 +340,10 @@ fn a_journal_on_a_full_disk_refuses_or_gives_up_the_oldest_says_so_and_drains() 
             status["state"] == "up" && number(&status["queued"]["records"]) == 0
         });
         held += kept;
-        assert_eq!(count(), (held, lasts));
+        let (count, lasts) = count();
+        assert_eq!(count, held);
+        // What was acknowledged is there.
+        assert!(is_first || lasts > 0);
         std::fs::remove_file(ballast).unwrap();
         lost_before = lost(&status);
     }
