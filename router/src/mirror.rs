@@ -17,6 +17,7 @@ mod board;
 mod discovery;
 pub(crate) mod hello;
 pub(crate) mod line;
+mod packing;
 pub(crate) mod seeker;
 mod sightings;
 mod task;

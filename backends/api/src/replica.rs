@@ -332,6 +332,9 @@ impl Replica for StoreReplica {
     }
 }
 
+/// What a record takes of a page beside its key and value. In memory it is some more.
+const RECORD_BYTES: usize = 64;
+
 /// A page that is being filled.
 #[derive(Default)]
 struct Filling {
@@ -342,8 +345,7 @@ struct Filling {
 impl Filling {
     /// Adds a record, unless the page is full: then the page goes on at `position`, and that is all.
     fn add(&mut self, item: &Item, record: Record, axis: Axis, bytes_max: usize) -> bool {
-        let size =
-            item.key.len() + size_of::<Record>() + record.value.as_ref().map_or(0, |v| v.len());
+        let size = item.key.len() + RECORD_BYTES + record.value.as_ref().map_or(0, |v| v.len());
         if !self.page.states.is_empty() && self.bytes + size > bytes_max {
             self.page.next = Some(item.position(axis));
             return false;

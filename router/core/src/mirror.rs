@@ -18,6 +18,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use frame::Bad;
 use thiserror::Error;
 
 use crate::{
@@ -83,6 +85,28 @@ pub trait Replica {
     fn fold(&mut self, horizon: Version, states: &mut [State]) -> Result<(), Unreadable> {
         let (_, _) = (horizon, states);
         Ok(())
+    }
+
+    /// Whether [`Replica::pack`] and [`Replica::unpack`] do something. How they do it is not the core's.
+    fn packs(&self) -> bool {
+        false
+    }
+
+    /// Takes states out that are shorter together than one by one, and packs them; `None` if there are
+    /// none. What is packed may be in another order, but for states of one key.
+    fn pack(&mut self, states: &mut Vec<State>) -> Option<Bytes> {
+        let _ = states;
+        None
+    }
+
+    /// The inverse. Costs memory within a fixed limit, whatever the bytes claim.
+    ///
+    /// # Errors
+    /// [`Bad::Malformed`] if the bytes are none of [`Replica::pack`], [`Bad::Length`] if they would become
+    /// more than is taken at once, [`Bad::Kind`] if nothing is ever packed here.
+    fn unpack(&mut self, packed: &Bytes) -> Result<Vec<State>, Bad> {
+        let _ = packed;
+        Err(Bad::Kind)
     }
 }
 

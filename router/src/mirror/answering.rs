@@ -27,6 +27,7 @@ use zenoh::{
 use super::{
     board::{Board, Figures},
     hello::{Address, Introduction, Own, WHO},
+    packing::Packing,
 };
 use crate::{forward::Links, storage::Storage};
 
@@ -180,7 +181,7 @@ impl Answering {
         let covers = self.storage.is_covered_by(&peer.keys);
         let answering = Arc::clone(self);
         let answered = tokio::task::spawn_blocking(move || {
-            let mut replica = answering.storage.replica(&peer.keys);
+            let mut replica = Packing(answering.storage.replica(&peer.keys));
             let limits = Limits {
                 give,
                 take,

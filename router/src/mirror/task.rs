@@ -19,6 +19,7 @@ use super::{
     board::{Figures, State},
     hello::{Address, Directions, Hello, Own},
     line::Line,
+    packing::Packing,
 };
 use crate::{
     convert,
@@ -165,7 +166,7 @@ impl Driver {
             let now = storage.now();
             let (reader, keys) = (Arc::clone(storage), Arc::clone(&self.keys));
             let handled = tokio::task::spawn_blocking(move || {
-                let mut replica = reader.replica(&keys);
+                let mut replica = Packing(reader.replica(&keys));
                 let effects = machine.handle(now, event, &mut replica);
                 (machine, effects)
             });

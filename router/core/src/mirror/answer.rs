@@ -33,6 +33,8 @@ pub const LIST_READ_MAX: usize = 1 << 20;
 
 /// About the longest reply, in bytes, whatever the credit; one record or list may exceed it.
 const REPLY_BYTES_MAX: usize = 512 << 10;
+/// The same before it is packed.
+const PACKED_BYTES_MAX: usize = 2 << 20;
 
 /// What may be asked of a storage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +111,7 @@ pub fn answer(frame: &[u8], replica: &mut dyn Replica, limits: &Limits) -> Resul
     if frame.len() > limits.frame_bytes_max {
         return Err(refused(Bad::Length, None));
     }
-    let request = Request::decode(frame).map_err(|why| refused(why, None))?;
+    let mut request = Request::decode(frame).map_err(|why| refused(why, None))?;
     let forbidden = match &request {
         Request::Fetch { .. } => !limits.give,
         Request::Push(_) => !limits.take,
@@ -117,6 +119,9 @@ pub fn answer(frame: &[u8], replica: &mut dyn Replica, limits: &Limits) -> Resul
     };
     if forbidden {
         return Err(refused(Bad::Forbidden, None));
+    }
+    if let Request::Push(parcel) = &mut request {
+        parcel.unpack(replica).map_err(|why| refused(why, None))?;
     }
     let unreadable = |error| refused(Bad::Unreadable, Some(error));
     let asked = match &request {
@@ -141,7 +146,8 @@ fn reply_to(
     limits: &Limits,
 ) -> Result<(Reply, Option<Admit>), Unreadable> {
     let room = REPLY_BYTES_MAX;
-    let within = |credit: u64| usize::try_from(credit).unwrap_or(room).min(room);
+    let up_to = |credit: u64, room: usize| usize::try_from(credit).unwrap_or(room).min(room);
+    let within = |credit: u64| up_to(credit, room);
     let reply = match request {
         Request::Probe(probe) => Reply::Probed(Box::new(probed(&probe, replica, limits)?)),
         Request::Wildcards {
@@ -159,6 +165,21 @@ fn reply_to(
             floor,
             horizon,
             credit,
+            unpacks,
+        } if unpacks && replica.packs() => {
+            let credit = up_to(credit, PACKED_BYTES_MAX);
+            let mut page = page(&wants, (floor, horizon), credit, replica)?;
+            if let Reply::Page { parcel, .. } = &mut page {
+                parcel.packed = replica.pack(&mut parcel.states);
+            }
+            page
+        }
+        Request::Fetch {
+            wants,
+            floor,
+            horizon,
+            credit,
+            ..
         } => page(&wants, (floor, horizon), within(credit), replica)?,
         Request::Push(parcel) => return Ok((Reply::Stored, Some(parcel.into()))),
     };
@@ -232,6 +253,7 @@ fn probed(
         is_silent: !limits.give,
         is_deaf: !limits.take,
         waits: marks.waits,
+        unpacks: replica.packs(),
         rest: (mine.rest != theirs.rest).then_some(rest),
         ..Probed::default()
     };
@@ -444,6 +466,16 @@ impl Rest {
         bytes.extend(self.revision.to_be_bytes());
         bytes.extend(self.wildcards.to_be_bytes());
         xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+}
+
+impl Parcel {
+    /// Puts what is packed among the records.
+    pub(super) fn unpack(&mut self, replica: &mut dyn Replica) -> Result<(), Bad> {
+        if let Some(packed) = self.packed.take() {
+            self.states.extend(replica.unpack(&packed)?);
+        }
+        Ok(())
     }
 }
 

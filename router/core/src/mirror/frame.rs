@@ -91,6 +91,8 @@ pub struct Probed {
     pub is_deaf: bool,
     /// See [`crate::mirror::Marks::waits`].
     pub waits: bool,
+    /// Whether what it is sent may be packed.
+    pub unpacks: bool,
     /// Its sum and cut, if the latest records differ.
     pub keys: Option<(Summary, Cut)>,
     /// Its sum and cut, if the series differ.
@@ -125,6 +127,8 @@ pub struct Parcel {
     pub ops: Vec<WildcardOp>,
     /// Records.
     pub states: Vec<State>,
+    /// More records, packed ([`crate::mirror::Replica::pack`]). Only for who says that it unpacks them.
+    pub packed: Option<Bytes>,
 }
 
 /// What can be asked of a replica. Each says all there is to know.
@@ -160,8 +164,10 @@ pub enum Request {
         floor: u64,
         /// The asker's horizon: what operations have made of a record from below it has to be said.
         horizon: Version,
-        /// About how many bytes to send.
+        /// About how many bytes to send, before they are packed.
         credit: u64,
+        /// Whether they may be packed.
+        unpacks: bool,
     },
     /// "Store this."
     Push(Parcel),

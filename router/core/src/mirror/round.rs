@@ -62,7 +62,7 @@ pub struct Rules {
     pub timeout: Duration,
     /// Questions at once.
     pub in_flight: usize,
-    /// Bytes of records asked for, under way or being admitted, at once.
+    /// Bytes of records asked for, under way or being admitted, at once; before they are packed.
     pub bytes_in_flight: usize,
 }
 
@@ -75,7 +75,7 @@ impl Default for Rules {
             period: Duration::from_secs(10),
             timeout: Duration::from_secs(5),
             in_flight: 4,
-            bytes_in_flight: 1 << 20,
+            bytes_in_flight: 4 << 20,
         }
     }
 }
@@ -207,6 +207,8 @@ struct Pair {
 struct Peer {
     is_silent: bool,
     is_deaf: bool,
+    /// What it is sent may be packed.
+    unpacks: bool,
     /// The earliest it keeps, and when it said so.
     floor: Option<(u64, u64)>,
 }
@@ -228,6 +230,8 @@ pub struct Mirror {
     batches: BTreeMap<u64, usize>,
     next: u64,
     peer: Peer,
+    /// Bytes of records of one frame, before they are packed ([`Mirror::fit_page`]).
+    page: usize,
     repeats: u32,
     /// This round has compared the series by itself.
     had_series_first: bool,
@@ -264,6 +268,7 @@ impl Mirror {
             batches: BTreeMap::new(),
             next: 0,
             peer: Peer::default(),
+            page: work::PAGE,
             repeats: 0,
             had_series_first: false,
             horizons: [Version::ZERO; 2],
@@ -479,6 +484,9 @@ impl Mirror {
             _ => Priority::Control,
         };
         self.report.asked_bytes += frame.len() as u64;
+        if matches!(request, Request::Push(parcel) if parcel.packed.is_some()) {
+            self.fit_page(frame.len());
+        }
         self.next += 1;
         let flight = Flight {
             job,
@@ -529,7 +537,7 @@ impl Mirror {
                 self.probed(now, &asked, *probed, effects);
                 Ok(())
             }
-            (job, reply) => self.found(job, reply, frame.len(), replica, effects),
+            (job, reply) => self.found(job, reply, replica, effects),
         }
     }
 
@@ -544,6 +552,10 @@ impl Mirror {
         self.waits = marks.waits || probed.waits;
         self.peer.is_silent = probed.is_silent;
         self.peer.is_deaf = probed.is_deaf;
+        self.peer.unpacks = probed.unpacks;
+        if !probed.unpacks {
+            self.page = work::PAGE;
+        }
         if let Some(floor) = probed.floor.or(probed.rest.map(|rest| rest.floor)) {
             self.peer.floor = Some((floor, now));
         }

@@ -317,6 +317,7 @@ impl<'s> Comparison<'s> {
             };
             let request = Request::Fetch {
                 horizon: Version::ZERO,
+                unpacks: false,
                 wants: vec![want],
                 floor: 0,
                 credit: CREDIT,

@@ -49,11 +49,13 @@ mod tag {
     pub const VERDICTS: u8 = 21;
     pub const NEXT: u8 = 22;
     pub const WHY: u8 = 23;
+    pub const PACKED: u8 = 24;
 }
 
 const SILENT: u8 = 1;
 const DEAF: u8 = 2;
 const WAITS: u8 = 4;
+const UNPACKS: u8 = 8;
 
 /// What stands for a wildcard operation in lists.
 #[must_use]
@@ -119,6 +121,7 @@ pub fn write_request(request: &Request, out: &mut Vec<u8>) -> u8 {
             floor,
             horizon,
             credit,
+            unpacks,
         } => {
             field(out, tag::WANTS, |out| {
                 let mut last = Last::default();
@@ -133,6 +136,7 @@ pub fn write_request(request: &Request, out: &mut Vec<u8>) -> u8 {
             word(out, tag::FLOOR, *floor);
             version(out, *horizon);
             field(out, tag::CREDIT, |out| varint(out, *credit));
+            flags(out, &[(*unpacks, UNPACKS)]);
             FETCH
         }
         Request::Push(sent) => {
@@ -249,6 +253,7 @@ pub fn read_request(kind: u8, fields: Bytes) -> Result<Request, Bad> {
                 floor: found.word(tag::FLOOR)?,
                 horizon: found.horizon()?,
                 credit: found.required(tag::CREDIT)?.varint()?,
+                unpacks: found.flags()? & UNPACKS != 0,
             }
         }
         PUSH => Request::Push(found.parcel()?),
@@ -289,6 +294,7 @@ fn write_probed(out: &mut Vec<u8>, probed: &Probed) {
         (probed.is_silent, SILENT),
         (probed.is_deaf, DEAF),
         (probed.waits, WAITS),
+        (probed.unpacks, UNPACKS),
     ];
     flags(out, &said);
     let axes = [
@@ -346,6 +352,7 @@ fn read_probed(found: &mut Fields) -> Result<Probed, Bad> {
         is_silent: flags & SILENT != 0,
         is_deaf: flags & DEAF != 0,
         waits: flags & WAITS != 0,
+        unpacks: flags & UNPACKS != 0,
         keys,
         times,
         floor,
@@ -433,13 +440,16 @@ fn parcel(out: &mut Vec<u8>, sent: &Parcel) {
             }
         });
     }
+    if let Some(packed) = &sent.packed {
+        field(out, tag::PACKED, |out| out.extend_from_slice(packed));
+    }
 }
 
 fn read_fields(kind: u8, fields: Bytes) -> Result<Fields, Bad> {
     if !(PROBE..=PUSH).contains(&kind) {
         return Err(Bad::Kind);
     }
-    Fields::read(fields, tag::WHY)
+    Fields::read(fields, tag::PACKED)
 }
 
 impl Fields {
@@ -486,6 +496,7 @@ impl Fields {
                 });
             }
         }
+        parcel.packed = self.optional(tag::PACKED).map(Reader::rest);
         Ok(parcel)
     }
 }

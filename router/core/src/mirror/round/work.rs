@@ -13,6 +13,8 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+
 use super::{Effect, Failure, Mirror, Peer, Phase, Rules};
 use crate::{
     key::Key,
@@ -28,14 +30,15 @@ use crate::{
     wildcard::WildcardOp,
 };
 
-/// Records of one frame, in bytes, about.
-const PAGE: usize = 256 << 10;
+/// Records of one frame, in bytes, about; and the most that are packed into one.
+pub(super) const PAGE: usize = 256 << 10;
+const PAGE_MAX: usize = 2 << 20;
+/// What a small record takes of a page.
+const RECORD: usize = 128;
 /// Ids in one list.
 const LIST_MAX: u64 = 4096;
 /// Spans that differ whose parts are asked about in one frame.
 const SPANS_MAX: usize = 64;
-/// Holes that touch become one, up to about so many items: several are fetched at once.
-const HOLE_ITEMS: u64 = 2000;
 /// Pieces of work in one question.
 const WANTS_MAX: usize = 256;
 /// Ids in one question.
@@ -114,6 +117,8 @@ pub(super) struct Work {
     pub(super) is_series_first: bool,
     /// Something was found that there was no room for.
     pub(super) is_left: bool,
+    /// Holes that touch become one, up to about so many items: several are fetched at once.
+    hole_items: u64,
 }
 
 impl Work {
@@ -132,6 +137,7 @@ impl Work {
             asks_wildcards: operations,
             tells_horizon: marks.horizon > horizon,
             horizon,
+            hole_items: (if peer.unpacks { PAGE_MAX } else { PAGE } / RECORD) as u64,
             ..Self::default()
         }
     }
@@ -153,14 +159,14 @@ impl Work {
     /// All that lies in a span is to be fetched.
     fn fetch_hole(&mut self, span: Span, count: u64) {
         if self.from {
-            add_hole(&mut self.fetches, span, count);
+            add_hole(&mut self.fetches, span, count, self.hole_items);
         }
     }
 
     /// All that lies in a span is to be sent.
     fn push_hole(&mut self, span: Span, count: u64) {
         if self.to {
-            add_hole(&mut self.holes, span, count);
+            add_hole(&mut self.holes, span, count, self.hole_items);
         }
     }
 
@@ -192,13 +198,13 @@ impl Work {
     }
 
     /// Some of a queue, for one question.
-    fn take(queue: &mut VecDeque<Wanted>) -> Vec<Wanted> {
+    fn take(queue: &mut VecDeque<Wanted>, most: u64) -> Vec<Wanted> {
         let mut taken = Vec::new();
         let (mut items, mut ids) = (0, 0);
         while let Some(next) = queue.front() {
             items += next.count;
             ids += next.want.ids.as_ref().map_or(0, |ids| ids.len() as u64);
-            let is_full = items > HOLE_ITEMS || ids > WANTED_IDS_MAX || taken.len() == WANTS_MAX;
+            let is_full = items > most || ids > WANTED_IDS_MAX || taken.len() == WANTS_MAX;
             if is_full && !taken.is_empty() {
                 break;
             }
@@ -208,12 +214,12 @@ impl Work {
     }
 }
 
-fn add_hole(queue: &mut VecDeque<Wanted>, span: Span, count: u64) {
+fn add_hole(queue: &mut VecDeque<Wanted>, span: Span, count: u64, most: u64) {
     if let Some(last) = queue.back_mut()
         && last.want.ids.is_none()
         && last.want.span.axis == span.axis
         && last.want.span.to.as_ref() == Some(&span.from)
-        && last.count + count <= HOLE_ITEMS
+        && last.count + count <= most
     {
         last.want.span.to = span.to;
         last.count += count;
@@ -290,15 +296,16 @@ impl Mirror {
         replica: &mut dyn Replica,
     ) -> Result<Option<(Job, Request, usize)>, Unreadable> {
         if self.has_room() && !self.work.fetches.is_empty() {
-            let wanted = Work::take(&mut self.work.fetches);
+            let wanted = Work::take(&mut self.work.fetches, (self.page / RECORD) as u64);
             let request = Request::Fetch {
                 wants: wanted.iter().map(|wanted| wanted.want.clone()).collect(),
                 floor: self.work.marks.floor,
                 // It may have risen since the probe.
                 horizon: replica.marks()?.horizon,
-                credit: PAGE as u64,
+                credit: self.page as u64,
+                unpacks: replica.packs(),
             };
-            return Ok(Some((Job::Fetch(wanted), request, PAGE)));
+            return Ok(Some((Job::Fetch(wanted), request, self.page)));
         }
         if self.has_room() {
             let mut holes = std::mem::take(&mut self.work.holes);
@@ -356,7 +363,17 @@ impl Mirror {
         let asked: usize = self.flights.values().map(|flight| flight.bytes).sum();
         let admitted: usize = self.batches.values().sum();
         let bytes = asked + admitted;
-        bytes == 0 || bytes + PAGE <= self.rules.bytes_in_flight
+        bytes == 0 || bytes + self.page <= self.rules.bytes_in_flight
+    }
+
+    /// Lets pages grow for as long as what they are packed to is short: packing gains by it, and what is
+    /// long waits long for its answer. `len` is what one was packed to.
+    pub(super) fn fit_page(&mut self, len: usize) {
+        if len < PAGE / 2 {
+            self.page = (2 * self.page).min(PAGE_MAX);
+        } else if len > PAGE {
+            self.page = (self.page / 2).max(PAGE);
+        }
     }
 
     /// Reads the next page of what is to be sent; `None` if none of it is there any more.
@@ -368,11 +385,11 @@ impl Mirror {
         let floor = self.peer.floor.map_or(0, |(floor, _)| floor);
         let mut parcel = answer::parcel_of(&self.work.marks);
         let mut bytes = 0;
-        while bytes < PAGE
+        while bytes < self.page
             && let Some(mut wanted) = queue.pop_front()
         {
             let since = (floor, self.work.horizon);
-            let (mut states, next) = answer::read(replica, &wanted.want, since, PAGE - bytes)?;
+            let (mut states, next) = answer::read(replica, &wanted.want, since, self.page - bytes)?;
             if wanted.want.span.axis == Axis::Keys {
                 self.sift(&mut states);
             }
@@ -390,6 +407,9 @@ impl Mirror {
             return Ok(None);
         }
         let job = Job::Push(parcel.states.len() as u64);
+        if self.peer.unpacks {
+            parcel.packed = replica.pack(&mut parcel.states);
+        }
         Ok(Some((job, Request::Push(parcel), bytes)))
     }
 
@@ -449,7 +469,6 @@ impl Mirror {
         &mut self,
         job: Job,
         reply: Reply,
-        bytes: usize,
         replica: &mut dyn Replica,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
@@ -462,7 +481,7 @@ impl Mirror {
                     missing,
                 },
             ) => {
-                self.wildcards_found(parcel, more, &missing, bytes, replica, effects)?;
+                self.wildcards_found(parcel, more, &missing, replica, effects)?;
             }
             (Job::Compare(asked), Reply::Compared(verdicts)) => {
                 for (index, verdict) in verdicts {
@@ -477,8 +496,11 @@ impl Mirror {
                 self.work
                     .add_items(&span, mine.collect(), ids.into_iter().collect());
             }
-            (Job::Fetch(wanted), Reply::Page { parcel, next }) => {
-                self.page_found(wanted, parcel, next, bytes, effects)?;
+            (Job::Fetch(wanted), Reply::Page { mut parcel, next }) => {
+                let packed = parcel.packed.as_ref().map(Bytes::len);
+                packed.into_iter().for_each(|len| self.fit_page(len));
+                parcel.unpack(replica).map_err(Failure::Answer)?;
+                self.page_found(wanted, parcel, next, effects)?;
             }
             (Job::Push(count), Reply::Stored) => {
                 self.report.pushed += count;
@@ -494,7 +516,6 @@ impl Mirror {
         mut parcel: Parcel,
         more: bool,
         missing: &[u64],
-        bytes: usize,
         replica: &mut dyn Replica,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
@@ -512,7 +533,7 @@ impl Mirror {
         }
         // One that sends none says that there are more for ever.
         self.work.asks_wildcards = more && !parcel.ops.is_empty();
-        self.admit(parcel, bytes, effects);
+        self.admit(parcel, effects);
         Ok(())
     }
 
@@ -560,7 +581,6 @@ impl Mirror {
         mut wanted: Vec<Wanted>,
         parcel: Parcel,
         next: Option<(u64, Vec<u8>)>,
-        bytes: usize,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
         if let Some((index, position)) = next {
@@ -582,15 +602,21 @@ impl Mirror {
                 self.work.fetches.push_front(rest);
             }
         }
-        self.admit(parcel, bytes, effects);
+        self.admit(parcel, effects);
         Ok(())
     }
 
-    fn admit(&mut self, parcel: Parcel, bytes: usize, effects: &mut Vec<Effect>) {
+    fn admit(&mut self, parcel: Parcel, effects: &mut Vec<Effect>) {
         let count = parcel.ops.len() + parcel.states.len();
         if count == 0 {
             return;
         }
+        // As they are now, however short they came.
+        let of_ops = parcel.ops.iter().map(|op| {
+            let value = op.value.as_ref();
+            op.expr.len() + value.map_or(0, |value| value.len())
+        });
+        let bytes = parcel.states.iter().map(answer::size).sum::<usize>() + of_ops.sum::<usize>();
         self.report.fetched += count as u64;
         self.work.is_moved = true;
         self.next += 1;

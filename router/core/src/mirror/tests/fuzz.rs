@@ -59,6 +59,7 @@ fn parcel() -> impl Strategy<Value = Parcel> {
                 .into_iter()
                 .map(|(key, time, live)| state(&key, stamp(time, 2), live.then_some("value")))
                 .collect(),
+            packed: (revision % 2 == 0).then(|| Bytes::from_static(b"packed")),
         }
     })
 }
@@ -97,6 +98,7 @@ fn request() -> impl Strategy<Value = Request> {
         )
             .prop_map(|(wants, floor, credit)| Request::Fetch {
                 horizon: Version::ZERO,
+                unpacks: credit % 2 == 0,
                 wants: wants
                     .into_iter()
                     .map(|((span, _), ids)| Want { span, ids })
@@ -150,6 +152,7 @@ fn reply() -> impl Strategy<Value = Reply> {
                     is_silent,
                     is_deaf,
                     waits: now % 2 == 0,
+                    unpacks: now % 3 == 0,
                     keys,
                     times,
                     floor,

@@ -11,6 +11,7 @@ use crate::{
     mirror::{
         Marks, Page, Replica, State, Unreadable,
         answer::{Admit, Limits, answer},
+        frame::{Bad, Parcel, Reply},
         round::{Effect, Event, Mirror},
     },
     record::Record,
@@ -36,6 +37,10 @@ pub struct Model {
     /// Records that were read to be sent.
     pub sent: usize,
     pub broken: bool,
+    /// Whether it packs.
+    pub packs: bool,
+    /// Pages that it has packed.
+    pub packed: usize,
 }
 
 pub fn stamp(time: u64, id: u8) -> Stamp {
@@ -236,6 +241,31 @@ impl Replica for Model {
         }
         self.sent += page.states.len();
         Ok(page)
+    }
+
+    fn packs(&self) -> bool {
+        self.packs
+    }
+
+    /// All but the first, as a frame of its own.
+    fn pack(&mut self, states: &mut Vec<State>) -> Option<Bytes> {
+        let states = self.packs.then(|| states.split_off(1))?;
+        self.packed += 1;
+        let parcel = Parcel {
+            states,
+            ..Parcel::default()
+        };
+        Some(Reply::Page { parcel, next: None }.encode().into())
+    }
+
+    fn unpack(&mut self, packed: &Bytes) -> Result<Vec<State>, Bad> {
+        if !self.packs {
+            return Err(Bad::Kind);
+        }
+        match Reply::decode(packed)? {
+            Reply::Page { parcel, .. } => Ok(parcel.states),
+            _ => Err(Bad::Malformed),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     mirror::{
         Unreadable,
         answer::{Limits, answer},
-        frame::{Bad, Cut, Reply, Request, Verdict},
+        frame::{Bad, Cut, Parcel, Reply, Request, Verdict},
         round::{Effect, Event, Failure, Mirror, Priority, Rules},
     },
     version::Version,
@@ -93,6 +93,37 @@ fn records_go_only_where_both_sides_allow() {
             [Effect::Differs { live: false, .. }] => assert!(!fetched || !pushed, "{row:?}"),
             ref ends => panic!("{row:?}: {ends:?}"),
         }
+    }
+}
+
+/// Pages are packed only for who says that it unpacks them, and a page that cannot be unpacked ends the
+/// round.
+#[test]
+fn records_are_packed_where_both_sides_can() {
+    for (we, they) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut ours, mut theirs) = pair(300);
+        (ours.packs, theirs.packs) = (we, they);
+        for at in 0..100 {
+            ours.put(state(&format!("b/{at}"), stamp(9_000, 1), Some("ours")));
+            theirs.put(state(&format!("c/{at}"), stamp(9_000, 2), Some("theirs")));
+        }
+        let mut mirror = mirror(true, true);
+        let trace = once(&mut mirror, &mut ours, &mut theirs, &Limits::default());
+        assert!(matches!(trace.ends[..], [Effect::InStep(_)]), "{we} {they}");
+        assert_eq!(ours.latest, theirs.latest, "{we} {they}");
+        let packed = [ours.packed > 0, theirs.packed > 0];
+        assert_eq!(packed, [we && they; 2], "{we} {they}");
+    }
+    let mut theirs = Model::new(7);
+    let parcel = Parcel {
+        packed: Some(bytes::Bytes::from_static(b"packed by another build")),
+        ..Parcel::default()
+    };
+    let push = Request::Push(parcel).encode();
+    for (packs, why) in [(false, Bad::Kind), (true, Bad::Version)] {
+        theirs.packs = packs;
+        let refused = answer(&push, &mut theirs, &Limits::default()).unwrap_err();
+        assert_eq!(refused.why, why);
     }
 }
 
