@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use weir_e2e::{
     Client, Router,
     failpoint::{Failpoints, How, counts},
+    guest,
     line::Line,
     say,
     time::{SECOND, rfc3339},
@@ -17,8 +18,8 @@ use weir_e2e::{
     until_within,
 };
 
-/// How many calls of each kind are died at, spread over those of a life: a hundred and more, of the most
-/// frequent. With `WEIR_FORWARD_FAILPOINTS=all` it is every one, before it, after it and in the middle.
+/// How many calls of each kind are died at: the first ones, or, of the most frequent, some of all that a life
+/// makes, a hundred and more. With `WEIR_FORWARD_FAILPOINTS=all` it is every one, before it, after it and in the middle.
 const EACH: usize = 5;
 /// A segment is closed after sixty of these: an eighth of the smallest budget.
 const VALUE_BYTES: usize = 2_000;
@@ -39,11 +40,18 @@ struct Rig {
     deaths: BTreeMap<String, usize>,
     /// The most calls of each kind that a life has made.
     made: BTreeMap<String, usize>,
+    /// A policy that decides otherwise about what waits; in each life it comes or goes.
+    policy: Option<Vec<u8>>,
 }
 
 impl Rig {
     /// `None`, and the test is skipped, where calls cannot be counted.
     fn start(on_full: &str) -> Option<Self> {
+        let lanes = r#"lanes: [{ key_expr: "v/42/alarm/**", lane: 0 }],"#;
+        Self::start_with(on_full, lanes, "")
+    }
+
+    fn start_with(on_full: &str, link: &str, others: &str) -> Option<Self> {
         let cloud = Router::start_with(
             r#"id: "c1", storages: { s: {
                 key_expr: "v/**", backend: "rocksdb", history: "all", dir: "$DIR/s", mirror: false } },"#,
@@ -51,11 +59,10 @@ impl Rig {
         let line = Line::to(&cloud.endpoint);
         line.cut();
         let edge = Router::start_with(&format!(
-            r#"id: "ed",
+            r#"id: "ed", {others}
             connect: {{ endpoints: ["{}"], retry: {{ period_init_ms: 100, period_max_ms: 100 }} }},
             forward: {{ cloud: {{ key_expr: "v/42/**", dir: "$DIR/journal", budget: {{ bytes: "1MiB" }},
-                on_full: "{on_full}", lanes: [{{ key_expr: "v/42/alarm/**", lane: 0 }}],
-                period: "300ms", keep: "0s" }} }},"#,
+                on_full: "{on_full}", {link} period: "300ms", keep: "0s" }} }},"#,
             line.endpoint
         ));
         let points = Failpoints::of(&edge.dir().join("journal"))?;
@@ -71,6 +78,7 @@ impl Rig {
             tried,
             deaths: BTreeMap::new(),
             made: BTreeMap::new(),
+            policy: None,
         })
     }
 
@@ -113,6 +121,36 @@ impl Rig {
         })
     }
 
+    /// The policy comes if it is not there, else it goes; waits until all waits as is decided now, or until the
+    /// edge has died.
+    fn decide_otherwise(&mut self, module: &[u8]) -> bool {
+        let dir = self.edge.dir();
+        let path = dir.join("policies/alarms-first.wasm");
+        let comes = !path.exists();
+        if comes {
+            fs::create_dir_all(dir.join("policies")).unwrap();
+            fs::write(dir.join("part"), module).unwrap();
+            fs::rename(dir.join("part"), &path).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        until_within(PATIENCE, "all waits as is decided now", || {
+            if !self.edge.is_running() {
+                return Ok(false);
+            }
+            let status = self.status().unwrap_or_default();
+            // Alarms wait in lane 0 if the policy says so, and with all else if it does not.
+            let lanes = status["lanes"].as_array().cloned().unwrap_or_default();
+            let alarms = lanes
+                .iter()
+                .any(|lane| lane["lane"] == 0 && lane["records"] != 0);
+            match alarms == comes && status["ranked"]["left"] == 0 {
+                true => Ok(true),
+                false => Err(status.to_string()),
+            }
+        })
+    }
+
     /// Starts the edge and lives on; whether it has died before it was told to end. `meets` says whether it
     /// meets the cloud.
     fn live(&mut self, meets: bool, alone: u64) -> bool {
@@ -125,6 +163,11 @@ impl Rig {
             return true;
         }
         self.put(alone);
+        if let Some(module) = self.policy.clone()
+            && (!self.edge.is_running() || !self.decide_otherwise(&module))
+        {
+            return true;
+        }
         if meets {
             if !self.edge.is_running() || !self.wait_trimmed() {
                 return true;
@@ -156,6 +199,7 @@ impl Rig {
                 "." => "directory",
                 "lock" => "lock",
                 name if name.starts_with("lost") => "lost",
+                name if name.starts_with("moved") => "moved",
                 _ => "segment",
             };
             *self.deaths.entry(format!("{call} {file}")).or_default() += 1;
@@ -194,7 +238,7 @@ impl Rig {
         for turn in 0..EACH {
             for call in kinds {
                 let made = self.most(call).max(1);
-                let number = 1 + if made > EACH {
+                let number = 1 + if made > 4 * EACH {
                     turn * made / EACH
                 } else {
                     turn % made
@@ -265,6 +309,28 @@ fn what_was_acknowledged_reaches_the_cloud_wherever_the_journal_is_killed() {
         assert!(rig.deaths.contains_key(hit), "never at {hit}");
     }
     assert!(rig.tried.acknowledged() > 200);
+}
+
+#[test]
+fn what_is_decided_about_again_is_kept_once_wherever_the_journal_is_killed() {
+    let Some(module) = guest::built("prioritize/alarms-first") else {
+        return;
+    };
+    let policies = r#"policies: { dir: "$DIR/policies", settings: {
+        "alarms-first": { alarms: ["**/alarm/**"], others: 5 } } },"#;
+    let link = r#"policies: { prioritize: "alarms-first" },"#;
+    let Some(mut rig) = Rig::start_with("reject-new", link, policies) else {
+        return;
+    };
+    rig.edge.term();
+    rig.policy = Some(fs::read(module).unwrap());
+    let kinds = ["rename", "create", "unlink", "write", "fsync", "fdatasync"];
+    rig.die_everywhere(&kinds, true, ALONE);
+    let (held, status) = rig.drain();
+    assert_eq!(status["damaged"], json!([]), "{status}");
+    assert_eq!(rig.tried.missing(held), Vec::<String>::new());
+    let renames = rig.deaths.keys().filter(|hit| hit.starts_with("rename"));
+    assert!(renames.count() > 0 && rig.deaths.contains_key("unlink segment"));
 }
 
 /// Whether what is missing is among what was told as lost.
