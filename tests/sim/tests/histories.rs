@@ -49,7 +49,7 @@ fn contending_replicas_end_alike_and_reach_every_branch() {
     }
 }
 
-/// Each fails with its seeds if it is put back: what a wildcard delete had deleted was sent as it had been
+/// Each was found with its seeds: what a wildcard delete had deleted was sent as it had been
 /// put, to who had forgotten the delete; what was set aside was looked for by another version than it was
 /// sent with; what was folded in by another replica did not count; an operation that took the place of one
 /// that was forgotten hid the record that it was for; while a change waited for its policy both were said
