@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// How long an answer is waited for, in timeouts of the core's: it asks again meanwhile, and takes an
-/// answer to either.
-const PATIENCE: u32 = 3;
+/// answer to either. As long as it asks at all, so that an upstream that is slow gets somewhere.
+const PATIENCE: u32 = 32;
 /// Pauses before a task whose machine has failed begins anew.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
