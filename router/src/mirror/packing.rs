@@ -150,12 +150,12 @@ mod tests {
                 time: (1_700_000_000 << 32) + number * 4_294_967,
                 id: [7; 16],
             };
-            let value = (number % 5 > 0).then(|| Value {
+            let value = (!number.is_multiple_of(5)).then(|| Value {
                 encoding: Encoding {
                     id: 5,
-                    schema: (number % 3 == 0).then(|| "point".into()),
+                    schema: number.is_multiple_of(3).then(|| "point".into()),
                 },
-                attachment: (number % 7 == 0).then(|| "note".into()),
+                attachment: number.is_multiple_of(7).then(|| "note".into()),
                 payload: format!("{{\"t\":{number},\"v\":{}.5}}", number * 3).into(),
             });
             let version = match &value {
