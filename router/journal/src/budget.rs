@@ -60,13 +60,12 @@ impl Journal {
         }
     }
 
-    /// The disk is full although the budget is not: makes room once. Returns whether it did. What is being
-    /// written is not given up, and not all that there is: what comes waits in memory then, and is refused
-    /// once that is much.
-    pub(crate) fn give_way(&mut self) -> Result<bool> {
+    /// The disk is full although the budget is not: makes room once. Returns how many bytes that was; `None`
+    /// if there is nothing to give up. What is being written is not given up, and not all that there is:
+    /// what comes waits in memory then, and is refused once that is much.
+    pub(crate) fn give_way(&mut self) -> Result<Option<u64>> {
         let way = {
             let mut state = self.lock();
-            state.disk = Some(state.written_bytes());
             // To write a segment again takes room itself.
             match state.way(false) {
                 Some(Way::Drop { lane, id }) if state.lane(lane).open == Some(id) => {
@@ -79,9 +78,10 @@ impl Journal {
                 other => other,
             }
         };
-        let Some(way) = way else { return Ok(false) };
+        let Some(way) = way else { return Ok(None) };
+        let before = self.lock().total();
         self.go(way, 0)?;
-        Ok(true)
+        Ok(Some(before.saturating_sub(self.lock().total())))
     }
 
     fn go(&mut self, way: Way, now: u64) -> Result<u64> {

@@ -117,7 +117,7 @@ impl Journal {
             appended.lost += self.make_room(wanted, len, now)?;
             self.append_chunk(chunk, now, &mut appended);
             if self.lock().unwritten > UNWRITTEN_MAX {
-                match self.writer.write(&self.state) {
+                match self.write() {
                     // It waits in memory, and what comes is refused once that is much.
                     Err(error) if !error.is_full() => return Err(error),
                     _ => {}
@@ -137,11 +137,7 @@ impl Journal {
     pub fn flush(&mut self, sync: bool) -> Result<()> {
         self.check()?;
         self.seal();
-        let written = self.writer.write(&self.state);
-        let written = match written {
-            Err(error) if error.is_full() && self.give_way()? => self.writer.write(&self.state),
-            other => other,
-        };
+        let written = self.write();
         if sync {
             self.writer.sync(&self.state)?;
         }
@@ -151,6 +147,31 @@ impl Journal {
         state.disk = state.disk.map(|disk| disk.max(bytes));
         drop(state);
         written
+    }
+
+    /// Writes what waits in memory. On a full disk as much as that is given up first, if the options say
+    /// what; more is not, since then others fill it.
+    fn write(&mut self) -> Result<()> {
+        let mut written = self.writer.write(&self.state);
+        let is_full = |written: &Result<()>| matches!(written, Err(error) if error.is_full());
+        if !is_full(&written) {
+            return written;
+        }
+        let mut wanted = {
+            let mut state = self.lock();
+            state.disk = Some(state.written_bytes());
+            state.unwritten
+        };
+        loop {
+            let Some(freed) = self.give_way()? else {
+                return written;
+            };
+            wanted = wanted.saturating_sub(freed);
+            written = self.writer.write(&self.state);
+            if wanted == 0 || !is_full(&written) {
+                return written;
+            }
+        }
     }
 
     /// Flushes, closes every segment and ends. A journal that is dropped without it is read through when it

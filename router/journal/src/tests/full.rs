@@ -409,6 +409,39 @@ fn on_a_small_disk_an_eighth_is_given_up_at_once() {
 }
 
 /// The lowest lane gives, and no better one in its place, even if its segment is being written.
+/// However much comes at once, and however small the segments are that make room for it.
+#[test]
+fn a_full_disk_makes_room_for_all_that_waits() {
+    let dir = tempdir();
+    let faults = Faults::none();
+    let options = Options {
+        segment_bytes: 64 << 10,
+        block_bytes: 4 << 10,
+        on_full: OnFull::DropOldest,
+        ..Options::new(dir.path())
+    };
+    let mut journal = on(faults.files(), options);
+    let long = "x".repeat(1_000);
+    let row = |i: u64| entry(0, "a", A, i * SECOND / 100, &long);
+    let first: Vec<Entry> = (0..8_000).map(row).collect();
+    journal.append(&kept(&first), 0).unwrap();
+    journal.flush(true).unwrap();
+    faults.set_room(0);
+    let mut all = first;
+    for batch in 0..8 {
+        let rows: Vec<Entry> = (8_000 + batch * 1_500..8_000 + (batch + 1) * 1_500)
+            .map(row)
+            .collect();
+        let appended = journal.append(&kept(&rows), 0).unwrap();
+        assert_eq!(appended.rejected, 0, "{batch}");
+        all.extend(rows);
+    }
+    journal.flush(true).unwrap();
+    let found = check_nothing_vanished(&mut journal, &all);
+    assert_eq!(found, all[all.len() - found.len()..]);
+    assert!(found.len() > 6_000, "{}", found.len());
+}
+
 #[test]
 fn a_full_disk_takes_from_the_lowest_lane_alone() {
     let dir = tempdir();
