@@ -31,6 +31,8 @@ use crate::{
 const LOST_DELAY: u64 = 1 << 32;
 /// Bytes that wait to be written before an append writes them itself.
 const UNWRITTEN_MAX: u64 = 1 << 20;
+/// When so much waits in memory what comes is refused.
+const STUCK: u64 = 2 * UNWRITTEN_MAX;
 /// A certificate has a bit for each upstream.
 const UPSTREAMS_MAX: usize = 64;
 
@@ -115,14 +117,10 @@ impl Journal {
             let (chunk, others) = rest.split_at(len);
             rest = others;
             appended.lost += self.make_room(wanted, len, now)?;
+            // There may be room on the disk again since it was full.
+            self.write_beyond(STUCK)?;
             self.append_chunk(chunk, now, &mut appended);
-            if self.lock().unwritten > UNWRITTEN_MAX {
-                match self.write() {
-                    // It waits in memory, and what comes is refused once that is much.
-                    Err(error) if !error.is_full() => return Err(error),
-                    _ => {}
-                }
-            }
+            self.write_beyond(UNWRITTEN_MAX)?;
         }
         self.write_lost(now, false)?;
         Ok(appended)
@@ -147,6 +145,18 @@ impl Journal {
         state.disk = state.disk.map(|disk| disk.max(bytes));
         drop(state);
         written
+    }
+
+    /// Writes what waits in memory if it is more than this. On a full disk it goes on waiting, and what comes
+    /// is refused once that is much.
+    fn write_beyond(&mut self, most: u64) -> Result<()> {
+        if self.lock().unwritten <= most {
+            return Ok(());
+        }
+        match self.write() {
+            Err(error) if !error.is_full() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Writes what waits in memory. On a full disk as much as that is given up first, if the options say
@@ -347,7 +357,7 @@ impl Journal {
         let mut state = self.lock();
         let used = state.total() + ROOM_MIN;
         let mut room = state.options.budget_bytes.saturating_sub(used);
-        let is_stuck = state.unwritten > 2 * UNWRITTEN_MAX;
+        let is_stuck = state.unwritten > STUCK;
         let mut bytes = Vec::new();
         for waiting in chunk {
             let entry = &waiting.entry;

@@ -269,8 +269,11 @@ fn a_full_disk_refuses_keeps_what_it_has_and_drains() {
         mark,
     );
     assert!(journal.trim(0).unwrap().segments > 2);
-    // With room again everything is written.
+    // With room again everything is written, and nothing is refused.
     faults.set_room(i64::MAX);
+    let row = entry(0, "a", A, 6_000 * SECOND / 100, &long);
+    let appended = journal.append(&kept(&[row]), 0).unwrap();
+    assert_eq!((appended.kept, appended.rejected), (1, 0));
     journal.flush(true).unwrap();
     let lost: u64 = journal
         .status()
