@@ -78,7 +78,8 @@ pub trait Replica {
 
     /// Writes into states what the wildcard operations below `horizon`, or the own one, made of them, if
     /// nothing of the kind was done when they were read. These operations are not told by themselves, and a
-    /// peer that has forgotten them would take what they have deleted for a put of old. Does nothing where no policy resolves conflicts.
+    /// peer that has forgotten them would take what they have deleted for a put of old. Does nothing where
+    /// no policy resolves conflicts.
     ///
     /// # Errors
     /// If the store cannot be read now.

@@ -203,8 +203,8 @@ impl State {
         segments.get(&id).is_some_and(waits) && !has_other
     }
 
-    /// The positions of a segment, who decided about it, and the next segments that it was not compared with. It counts as
-    /// compared from now on.
+    /// The positions of a segment, who decided about it, and the next segments that it was not compared
+    /// with. It counts as compared from now on.
     fn neighbours(&mut self, lane: u8, id: u64) -> Option<((u64, u64), u32, Vec<u64>)> {
         let segments = &mut self.lane_mut(lane).segments;
         let from = segments.get(&id)?.thinned_to.max(id) + 1;

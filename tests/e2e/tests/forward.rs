@@ -129,6 +129,19 @@ impl Tunnel {
             "held and expected"
         );
     }
+
+    /// Puts the cable back: the hundred alarms are there while most of the rest still waits.
+    fn mend_and_see_alarms_first(&self) {
+        self.line.mend();
+        let count = |selector: &str| self.cloud.python().get(selector).samples.len();
+        until("the alarms are there", || match count("v/42/alarm/**") {
+            100 => Ok(()),
+            other => Err(other.to_string()),
+        });
+        let status = self.status().unwrap();
+        assert_eq!(status["state"], "draining", "{status}");
+        assert!(number(&status["queued"]["records"]) > 5_000, "{status}");
+    }
 }
 
 /// Puts samples: thirty topics, one sample each millisecond since `begin`; what the cloud has to answer for
@@ -390,15 +403,7 @@ fn alarms_leave_first_if_a_policy_says_so() {
         .filter(|(_, records)| *records > 0)
         .collect();
     assert_eq!(lanes, BTreeMap::from([(0, 100), (6, 10_000)]));
-    tunnel.line.mend();
-    let count = |selector: &str| tunnel.cloud.python().get(selector).samples.len();
-    until("the alarms are there", || match count("v/42/alarm/**") {
-        100 => Ok(()),
-        other => Err(other.to_string()),
-    });
-    let status = tunnel.status().unwrap();
-    assert_eq!(status["state"], "draining", "{status}");
-    assert!(number(&status["queued"]["records"]) > 5_000, "{status}");
+    tunnel.mend_and_see_alarms_first();
 }
 
 /// A policy that comes, goes and comes back decides each time about what waits already.
@@ -460,15 +465,7 @@ fn what_waits_is_decided_again_when_the_policy_is_another() {
     assert_eq!(lanes(&status), ranked, "{status}");
     assert_eq!(status["ranked"]["moved"], 0, "{status}");
 
-    tunnel.line.mend();
-    let count = |selector: &str| tunnel.cloud.python().get(selector).samples.len();
-    until("the alarms are there", || match count("v/42/alarm/**") {
-        100 => Ok(()),
-        other => Err(other.to_string()),
-    });
-    let status = tunnel.status().unwrap();
-    assert_eq!(status["state"], "draining", "{status}");
-    assert!(number(&status["queued"]["records"]) > 5_000, "{status}");
+    tunnel.mend_and_see_alarms_first();
     tunnel.wait_drained();
     tunnel.assert_held(expected);
 }

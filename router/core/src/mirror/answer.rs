@@ -69,8 +69,8 @@ pub struct Admit {
     pub revision: u64,
     /// The horizon of that replica.
     pub horizon: Version,
-    /// These keys, if they still hold these versions ([`crate::view::View::newest`]), are to be set aside: that replica does not have
-    /// them, would not take them, and has forgotten whether they were deleted.
+    /// These keys, if they still hold these versions ([`crate::view::View::newest`]), are to be set aside:
+    /// that replica does not have them, would not take them, and has forgotten whether they were deleted.
     pub forgotten: Vec<(Key, Version)>,
 }
 

@@ -187,22 +187,24 @@ fn every_sample_is_decided_once_by_one_revision_while_files_are_swapped() {
     assert_eq!(found.swaps, SWAPS);
 }
 
+/// A link of which nothing waits.
+const LINK: LinkState<'_> = LinkState {
+    name: "cloud",
+    now: 1,
+    queued: 0,
+    queued_bytes: 0,
+    capacity_bytes: 1,
+};
+
 #[test]
 fn a_backlog_is_ordered_by_the_policy_or_by_priority() {
     let fleet = Fleet::new();
     let mut slot = fleet
         .policies
         .bind_prioritize("cloud", "alarms", "", Box::new(ByPriority));
-    let link = LinkState {
-        name: "cloud",
-        now: 1,
-        queued: 0,
-        queued_bytes: 0,
-        capacity_bytes: 1,
-    };
     let mut ask = move || {
         let mut verdicts = Vec::new();
-        slot.prioritize(link, &samples(1), &mut verdicts);
+        slot.prioritize(LINK, &samples(1), &mut verdicts);
         match verdicts[..] {
             [Verdict::Place(Placement { lane, .. })] => lane,
             _ => panic!("{verdicts:?}"),
@@ -228,13 +230,6 @@ fn what_a_policy_leaves_open_the_link_decides() {
         .policies
         .bind_prioritize("cloud", "odd", "", Box::new(ByPriority));
     fleet.wait("odd", |status| status.slots[0].service == "policy");
-    let link = LinkState {
-        name: "cloud",
-        now: 1,
-        queued: 0,
-        queued_bytes: 0,
-        capacity_bytes: 1,
-    };
     let lanes = |verdicts: &[Verdict]| -> Vec<u8> {
         let lane = |verdict: &Verdict| match verdict {
             Verdict::Place(placement) => placement.lane,
@@ -244,7 +239,7 @@ fn what_a_policy_leaves_open_the_link_decides() {
     };
     // Behind what is there already.
     let mut verdicts = vec![Verdict::Drop(7)];
-    slot.prioritize(link, &samples(5), &mut verdicts);
+    slot.prioritize(LINK, &samples(5), &mut verdicts);
     assert_eq!(verdicts[0], Verdict::Drop(7));
     assert_eq!(lanes(&verdicts[1..]), [5, 2, 5, 2, 5]);
 }
@@ -257,17 +252,10 @@ fn who_decides_is_known_and_what_fails_decides_nothing_again() {
     let mut slot = fleet
         .policies
         .bind_prioritize("cloud", "alarms", "", Box::new(ByPriority));
-    let link = LinkState {
-        name: "cloud",
-        now: 1,
-        queued: 0,
-        queued_bytes: 0,
-        capacity_bytes: 1,
-    };
     let mut again = move || {
         let mut verdicts = Vec::new();
         let who = slot.revision();
-        let is_decided = slot.decide_again(link, &samples(1), &mut verdicts);
+        let is_decided = slot.decide_again(LINK, &samples(1), &mut verdicts);
         let lane = match verdicts[..] {
             [Verdict::Place(Placement { lane, .. })] if is_decided => Some(lane),
             _ if is_decided => panic!("{verdicts:?}"),

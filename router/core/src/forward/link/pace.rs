@@ -1,5 +1,5 @@
-//! How much is shipped at once: by how long that is on the way, by what the upstream says that it can take, and
-//! by the rate that the settings allow.
+//! How much is shipped at once: by how long that is on the way, by what the upstream says that it can
+//! take, and by the rate that the settings allow.
 //!
 //! What is under way beyond what the line carries stands in a queue, and live samples stand behind it. So
 //! the window grows only while parcels and answers are on the way little longer than the shortest were,
