@@ -50,6 +50,11 @@ pub fn writing(error: rocksdb::Error) -> Error {
     Error::new(ErrorKind::Poisoned, "cannot write").because(error)
 }
 
+/// Whether a commit was refused because RocksDB would have held it up. It writes nothing then.
+pub fn is_held_up(error: &rocksdb::Error) -> bool {
+    error.kind() == Rocks::Incomplete && error.as_ref().contains("Write stall")
+}
+
 /// A sync failed: what was written since the last one may be lost.
 pub fn syncing(error: rocksdb::Error) -> Error {
     Error::new(ErrorKind::Poisoned, "cannot sync").because(error)

@@ -17,6 +17,7 @@ mod options;
 mod rows;
 mod snapshot;
 mod space;
+mod stall;
 mod store;
 
 use rocksdb::{Cache, WriteBufferManager};

@@ -26,6 +26,7 @@ use crate::{
     rows,
     snapshot::RocksdbSnapshot,
     space::Reserve,
+    stall::{Again, Stalls},
 };
 
 /// A RocksDB database that holds one store.
@@ -36,6 +37,7 @@ pub struct RocksdbStore {
     read_only: bool,
     destroy_on_close: bool,
     reserve: Reserve,
+    stalls: Stalls,
     /// Also keeps commits apart.
     scratch: Mutex<Scratch>,
     /// Set by the first write or sync whose outcome is unknown, never cleared.
@@ -83,6 +85,7 @@ impl RocksdbStore {
             read_only: spec.read_only,
             destroy_on_close: spec.destroy_on_close,
             reserve,
+            stalls: Stalls::default(),
             scratch: Mutex::default(),
             poisoned: AtomicBool::new(false),
         }
@@ -259,13 +262,19 @@ impl Store for RocksdbStore {
         let mut scratch = self.scratch.lock();
         self.check_writable()?;
         self.reserve.check()?;
-        let batch = self.encode(batch, &mut scratch)?;
         let synced = durability == Durability::Synced;
         let mut options = WriteOptions::default();
         options.set_sync(synced);
-        self.db
-            .write_opt(batch, &options)
-            .map_err(|error| self.note(errors::writing(error)))?;
+        let mut again = Again::AsBefore;
+        loop {
+            options.set_no_slowdown(again == Again::AsBefore);
+            let encoded = self.encode(batch, &mut scratch)?;
+            match self.db.write_opt(encoded, &options) {
+                Ok(()) => break,
+                Err(error) if errors::is_held_up(&error) => again = self.stalls.wait(&self.db)?,
+                Err(error) => return Err(self.note(errors::writing(error))),
+            }
+        }
         Ok(if synced {
             Durability::Synced
         } else {
