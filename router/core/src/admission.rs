@@ -112,14 +112,15 @@ impl Admitter {
     #[must_use]
     pub fn new(rules: Rules, space: KeySpace, memory: Memory) -> Self {
         let cache = HeadCache::new(rules.cache_keys);
+        let newest = memory.newest.max(memory.horizon);
         Self {
             rules,
             space,
             journal: Arc::new(memory.journal),
             journal_before: None,
             cache,
-            newest: memory.newest,
-            newest_at_begin: memory.newest,
+            newest,
+            newest_at_begin: newest,
             newest_sealed: memory.newest,
             sealed_at_begin: memory.newest,
             horizon: memory.horizon,
@@ -360,6 +361,9 @@ impl Admitter {
             History::All => horizon.min(crate::collection::before(self.floor)),
         };
         self.horizon = self.horizon.max(horizon);
+        // What is newer than everything held is applied unread, and so must lie above the horizon, which
+        // a replica that has forgotten more than was ever here may have raised.
+        self.newest = self.newest.max(self.horizon);
         writes.push(mark(Memory::HORIZON, self.horizon));
     }
 
@@ -375,19 +379,32 @@ impl Admitter {
         self.deleted.take()
     }
 
-    /// Everything below the horizon has been folded into the records: the journal forgets it.
-    /// `oldest` is the time (NTP64) of the oldest tombstone that was left.
-    pub fn finish_collection(&mut self, oldest: Option<u64>, writes: &mut Vec<Write<'_>>) {
-        self.journal_before
-            .get_or_insert_with(|| Arc::clone(&self.journal));
-        self.folded_through = self.horizon;
-        writes.push(mark(Memory::FOLDED_THROUGH, self.folded_through));
-        for op in Arc::make_mut(&mut self.journal).forget_below(self.horizon) {
-            writes.push(Write::Row {
-                table: Table::Wildcards,
-                key: op.row_key(),
-                value: None,
-            });
+    /// A collection has ended. Everything below `swept` has been folded into the records, so the journal
+    /// forgets it; nothing was folded if it is `None`. `oldest` is the time (NTP64) of the oldest
+    /// tombstone that was left.
+    ///
+    /// The horizon does not tell how far the records were folded: it may have been taken over from a
+    /// replica meanwhile, which says nothing of the operations that are still in this journal.
+    pub fn finish_collection(
+        &mut self,
+        swept: Option<Version>,
+        oldest: Option<u64>,
+        writes: &mut Vec<Write<'_>>,
+    ) {
+        if let Some(swept) = swept {
+            // Of a series nothing above this was folded: see `raise_horizon`.
+            let swept = swept.min(self.horizon);
+            self.journal_before
+                .get_or_insert_with(|| Arc::clone(&self.journal));
+            self.folded_through = self.folded_through.max(swept);
+            writes.push(mark(Memory::FOLDED_THROUGH, self.folded_through));
+            for op in Arc::make_mut(&mut self.journal).forget_below(swept) {
+                writes.push(Write::Row {
+                    table: Table::Wildcards,
+                    key: op.row_key(),
+                    value: None,
+                });
+            }
         }
         let journal = self.journal.iter().map(|op| op.version.stamp.time).min();
         self.garbage = journal.into_iter().chain(oldest).min();

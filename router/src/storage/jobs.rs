@@ -268,7 +268,7 @@ fn collect(worker: &mut Worker, shard: usize, old: Version) {
     let Some(bound) = bound.filter(|_| raised) else {
         // There was nothing old enough after all: look again when the oldest that was seen is.
         with_admitter(worker, shard, |admitter, writes| {
-            admitter.finish_collection(Some(oldest), writes)
+            admitter.finish_collection(None, Some(oldest), writes)
         });
         return;
     };
@@ -289,7 +289,7 @@ fn collect(worker: &mut Worker, shard: usize, old: Version) {
     });
     if swept {
         with_admitter(worker, shard, |admitter, writes| {
-            admitter.finish_collection(Some(oldest), writes)
+            admitter.finish_collection(Some(horizon), Some(oldest), writes)
         });
         tracing::debug!(shard, now, %horizon, "collected");
     }

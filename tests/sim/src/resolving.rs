@@ -412,7 +412,7 @@ impl World {
             self.batch(replica, &[], |_, _, _, writes| writes.push(write.clone()))?;
         }
         self.batch(replica, &[], |admitter, _, _, writes| {
-            admitter.finish_collection(None, writes)
+            admitter.finish_collection(Some(horizon), None, writes)
         })
     }
 

@@ -413,7 +413,8 @@ impl Shard {
         }
         let mut writes = Vec::new();
         self.admitter.begin();
-        self.admitter.finish_collection(oldest, &mut writes);
+        self.admitter
+            .finish_collection(Some(horizon), oldest, &mut writes);
         self.commit(writes)
     }
 

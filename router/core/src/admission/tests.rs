@@ -204,7 +204,8 @@ impl Shard {
             }
         }
         let mut writes = Vec::new();
-        self.admitter.finish_collection(None, &mut writes);
+        self.admitter
+            .finish_collection(Some(bound), None, &mut writes);
         self.store.commit(writes);
     }
 }
@@ -545,4 +546,78 @@ fn what_failed_twice_is_remembered_over_a_restart() {
     assert_eq!(shard.offer(&Op::Key(change)).name(), "applied");
     shard.restart();
     assert_eq!(shard.offer(&put("a", 1, "x")).name(), "outdated");
+}
+
+impl Shard {
+    /// Takes over the horizon of a replica that holds the same and has forgotten more.
+    fn adopt(&mut self, horizon: u64) {
+        let mut writes = Vec::new();
+        self.admitter.begin();
+        self.admitter
+            .raise_horizon(collection::before(horizon), &mut writes);
+        self.store.commit(writes);
+    }
+}
+
+/// A replica had forgotten a tombstone that had never come here: a put from before it was newer than
+/// everything held, and so applied unread.
+#[test]
+fn nothing_below_a_horizon_that_was_taken_over_is_newest() {
+    for restarts in [false, true] {
+        let mut shard = Shard::new(History::Latest);
+        shard.offer(&put("a", 1, "x"));
+        shard.adopt(5);
+        if restarts {
+            shard.restart();
+        }
+        let rows = [
+            ("b", 3, "quarantined"),
+            ("a", 4, "applied"),
+            ("b", 6, "applied"),
+        ];
+        for (key, time, name) in rows {
+            let admission = shard.offer(&put(key, time, "y"));
+            assert_eq!(
+                admission.name(),
+                name,
+                "{key} at {time}, restarts: {restarts}"
+            );
+        }
+    }
+}
+
+/// A collection forgot every operation below a horizon that had been taken over, folded in or not.
+#[test]
+fn a_horizon_that_was_taken_over_forgets_no_operation() {
+    let wildcard = |time| {
+        Op::Wildcard(WildcardChange {
+            expr: OwnedKeyExpr::new("a/**").unwrap(),
+            stamp: stamp(time, 2),
+            value: None,
+        })
+    };
+    // With something else to collect, and without.
+    for ops in [
+        vec![wildcard(6), put("a/b", 5, "late")],
+        vec![delete_of("c", 1), wildcard(6), put("a/b", 5, "late")],
+    ] {
+        let mut shard = Shard::new(History::Latest);
+        for op in &ops {
+            shard.offer(op);
+        }
+        shard.adopt(8);
+        shard.collect(collection::before(3));
+        let mut writes = Vec::new();
+        shard.admitter.begin();
+        shard.admitter.finish_collection(None, None, &mut writes);
+        shard.store.commit(writes);
+        for _ in 0..2 {
+            assert_eq!(shard.state(), model(&ops), "{ops:?}");
+            shard.restart();
+        }
+    }
+}
+
+fn delete_of(key: &str, time: u64) -> Op {
+    delete(key, stamp(time, 0))
 }
