@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use weir_backend_api::{Direction, Row, Rows};
 
-/// Merges sorted rows by `order`. A row that stands in several shards comes once for each, next to
-/// each other; an error comes as soon as it is met.
+/// Merges sorted rows by `order`, each with the number of its shard. A row that stands in several shards
+/// comes once for each, next to each other; an error comes as soon as it is met.
 pub(crate) struct Merge<'a, F> {
     heads: Vec<(Option<Row>, Rows<'a>)>,
     order: F,
@@ -27,9 +27,9 @@ impl<'a, F: Fn(&Row, &Row) -> Ordering> Merge<'a, F> {
 }
 
 impl<F: Fn(&Row, &Row) -> Ordering> Iterator for Merge<'_, F> {
-    type Item = Row;
+    type Item = (usize, Row);
 
-    fn next(&mut self) -> Option<Row> {
+    fn next(&mut self) -> Option<(usize, Row)> {
         let order = |a: &Row, b: &Row| match (a, b) {
             (Err(_), Err(_)) => Ordering::Equal,
             (Err(_), Ok(_)) => Ordering::Less,
@@ -38,7 +38,7 @@ impl<F: Fn(&Row, &Row) -> Ordering> Iterator for Merge<'_, F> {
             (Ok(_), Ok(_)) => (self.order)(a, b),
         };
         if let [(head, rows)] = self.heads.as_mut_slice() {
-            return std::mem::replace(head, rows.next());
+            return std::mem::replace(head, rows.next()).map(|row| (0, row));
         }
         let first = self
             .heads
@@ -48,6 +48,6 @@ impl<F: Fn(&Row, &Row) -> Ordering> Iterator for Merge<'_, F> {
             .min_by(|(_, a), (_, b)| order(a, b))?
             .0;
         let (head, rows) = &mut self.heads[first];
-        std::mem::replace(head, rows.next())
+        std::mem::replace(head, rows.next()).map(|row| (first, row))
     }
 }

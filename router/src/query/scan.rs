@@ -151,27 +151,23 @@ fn page(storage: &Storage, selection: &Selection, range: KeyRange) -> KeyRange {
     let Some(cursor) = &selection.cursor else {
         return range;
     };
-    let Some(key) = storage.space.relative(&cursor.key) else {
-        return range;
-    };
-    match (selection.order, cursor.stamp) {
+    let key = Key::from(cursor.key.as_str());
+    let all = KeyRange::all();
+    let page = match (selection.order, cursor.stamp) {
         // A time series goes on within the key.
         (Order::Key, Some(_)) => KeyRange {
-            from: range.from.max(key.ordered()),
-            to: range.to,
+            from: key.ordered(),
+            ..all
         },
-        (Order::Key, None) => range.after(&key),
-        (Order::KeyDescending, Some(_)) => {
-            let end = KeyRange::only(&key).to;
-            KeyRange {
-                to: range
-                    .to
-                    .map_or(end.clone(), |to| end.map(|end| end.min(to))),
-                ..range
-            }
-        }
-        _ => range.before(&key),
-    }
+        (Order::Key, None) => all.after(&key),
+        (Order::KeyDescending, Some(_)) => KeyRange {
+            to: KeyRange::only(&key).to,
+            ..all
+        },
+        _ => all.before(&key),
+    };
+    // The page before may have ended among another storage's keys, in front of ours or behind them.
+    storage.space.stored(&page).meet(&range)
 }
 
 /// Whether a version of the cursor's own key was on the page before.
@@ -206,27 +202,33 @@ fn each(
         .map(|reader| reader.store.snapshot())
         .collect::<weir_backend_api::Result<Vec<_>>>()
         .map_err(|error| error.to_string())?;
-    let Some(reader) = readers.first() else {
-        return Ok(());
+    let view = |reader: &Reader| {
+        let mut view = reader.view.clone();
+        view.journal = Arc::new(view.journal.about(asked));
+        view
     };
-    let mut view = reader.view.clone();
-    view.journal = Arc::new(view.journal.about(asked));
+    // Each shard forgets at a pace of its own, so each record is seen as its shard sees it.
+    let views: Vec<View> = readers.iter().map(view).collect();
     let asked = &Asked::new(asked);
     let direction = match selection.order {
         Order::KeyDescending => Direction::Backward,
         Order::Key | Order::Time | Order::TimeDescending => Direction::Forward,
     };
     if is_series {
-        series(&snapshots, &view, asked, selection, range, direction, visit)
+        series(
+            &snapshots, &views, asked, selection, range, direction, visit,
+        )
     } else {
-        latest(&snapshots, &view, asked, selection, range, direction, visit)
+        latest(
+            &snapshots, &views, asked, selection, range, direction, visit,
+        )
     }
 }
 
 /// What the keys of a range hold now.
 fn latest(
     snapshots: &[Box<dyn Snapshot + '_>],
-    view: &View,
+    views: &[View],
     asked: &Asked<'_>,
     selection: &Selection,
     range: &KeyRange,
@@ -244,16 +246,17 @@ fn latest(
     };
     let mut rows = Merge::new(rows, direction, by_key).peekable();
     let (mut full, mut scratch) = (String::new(), String::new());
-    while let Some(row) = rows.next() {
+    while let Some((mut shard, row)) = rows.next() {
         let (key, mut record) = row.map_err(|error| error.to_string())?;
         // A key that was moved between shards is held by both: the newest counts.
-        while let Some(Ok((_, other))) =
-            rows.next_if(|next| matches!(next, Ok(next) if next.0 == key))
+        while let Some((of, Ok((_, other)))) =
+            rows.next_if(|next| matches!(&next.1, Ok(next) if next.0 == key))
         {
             if other.head.own > record.head.own {
-                record = other;
+                (shard, record) = (of, other);
             }
         }
+        let view = &views[shard];
         let full = view.space.full(&key, &mut full);
         let Some(full) = full.filter(|full| asked.has(full)) else {
             continue;
@@ -276,7 +279,7 @@ fn latest(
 /// Every version inside the asked time.
 fn series(
     snapshots: &[Box<dyn Snapshot + '_>],
-    view: &View,
+    views: &[View],
     asked: &Asked<'_>,
     selection: &Selection,
     range: &KeyRange,
@@ -284,7 +287,8 @@ fn series(
     visit: Visit<'_>,
 ) -> Result<(), Refusal> {
     let (from, to) = selection.time.unwrap_or((0, u64::MAX));
-    let from = from.max(view.floor);
+    let floor = views.iter().map(|view| view.floor).min();
+    let from = from.max(floor.unwrap_or_default());
     let last = Version {
         stamp: Stamp {
             time: to,
@@ -294,9 +298,9 @@ fn series(
         hash: u64::MAX,
     };
     let in_time = |version: Version| (from..=to).contains(&version.stamp.time);
-    let virtual_rows = view
-        .journal
+    let virtual_rows = views
         .iter()
+        .flat_map(|view| view.journal.iter())
         .any(|op| op.value.is_some() && in_time(op.version));
     // A wildcard put counts only for keys that existed when it came, so what came before is needed.
     let first = if virtual_rows {
@@ -314,20 +318,21 @@ fn series(
     };
     let mut rows = Merge::new(rows, direction, by_version).peekable();
     let mut full = String::new();
-    while let Some(row) = rows.next() {
+    while let Some((mut shard, row)) = rows.next() {
         let (key, record) = row.map_err(|error| error.to_string())?;
-        let full = view.space.full(&key, &mut full);
+        let full = views[shard].space.full(&key, &mut full);
         let full = full.filter(|full| asked.has(full));
+        let is_kept = |shard: usize, version: Version| version.stamp.time >= views[shard].floor;
         if !virtual_rows {
             let version = record.head.own;
+            let mut is_kept_here = is_kept(shard, version);
             // The same version on two shards is one sample.
-            while rows
-                .next_if(
-                    |next| matches!(next, Ok(next) if next.0 == key && next.1.head.own == version),
-                )
-                .is_some()
-            {}
-            let value = record.value.filter(|_| in_time(version));
+            while let Some((of, _)) = rows.next_if(
+                |next| matches!(&next.1, Ok(next) if next.0 == key && next.1.head.own == version),
+            ) {
+                is_kept_here |= is_kept(of, version);
+            }
+            let value = record.value.filter(|_| is_kept_here && in_time(version));
             let (Some(full), Some(value)) = (full, value) else {
                 continue;
             };
@@ -343,17 +348,22 @@ fn series(
             continue;
         }
         let mut own = vec![record];
-        while let Some(Ok((_, next))) =
-            rows.next_if(|next| matches!(next, Ok(next) if next.0 == key))
+        while let Some((of, Ok((_, next)))) =
+            rows.next_if(|next| matches!(&next.1, Ok(next) if next.0 == key))
         {
+            // Of a key that was moved, the shard that keeps most tells what is kept.
+            if views[of].floor < views[shard].floor {
+                shard = of;
+            }
             own.push(next);
         }
         let Some(full) = full else { continue };
-        let mut line = view.timeline(&key, own);
+        let mut line = views[shard].timeline(&key, own);
         if direction == Direction::Backward {
             line.reverse();
         }
-        for live in line.iter().filter(|live| in_time(live.version)) {
+        let is_asked = |version| in_time(version) && is_kept(shard, version);
+        for live in line.iter().filter(|live| is_asked(live.version)) {
             let hit = Hit {
                 key: &key,
                 full,
@@ -378,16 +388,16 @@ fn first_in_time(
 ) -> Result<Vec<(Key, Live)>, Refusal> {
     let limit = selection.limit.unwrap_or(weir_core::selection::SORTED_MAX);
     let descending = selection.order == Order::TimeDescending;
-    let cursor = selection.cursor.as_ref().and_then(|cursor| {
-        Some((
-            cursor.stamp?,
-            storage.space.relative(&cursor.key)?.ordered(),
-        ))
-    });
+    let cursor = selection
+        .cursor
+        .as_ref()
+        .and_then(|cursor| Some((cursor.stamp?, Key::from(cursor.key.as_str()).ordered())));
     let mut first: BTreeMap<(Stamp, Vec<u8>, Version), (Key, Live)> = BTreeMap::new();
     each(readers, asked, selection, is_series, range, &mut |hit| {
         let Hit { key, live, .. } = hit;
-        let place = (live.version.stamp, key.ordered(), live.version);
+        // By full keys: those of a page may belong to several storages.
+        let at = storage.space.position(&key.ordered());
+        let place = (live.version.stamp, at, live.version);
         let is_behind = cursor.as_ref().is_none_or(|(stamp, at)| {
             let (here, there) = ((place.0, &place.1), (*stamp, at));
             if descending {

@@ -1,5 +1,6 @@
 //! The storage's task with stores that fail: nothing accepted is lost, nothing else is promised.
 
+mod queries;
 mod replicas;
 mod resolving;
 
@@ -47,6 +48,7 @@ struct Shape {
     upkeep: Upkeep,
     spool_bytes_max: u64,
     resolver: Option<Arc<dyn shard::ResolverSlot>>,
+    prefix: Option<&'static str>,
 }
 
 impl Default for Shape {
@@ -65,6 +67,7 @@ impl Default for Shape {
             upkeep,
             spool_bytes_max: 1 << 30,
             resolver: None,
+            prefix: None,
         }
     }
 }
@@ -76,6 +79,10 @@ impl World {
         let volume: Arc<dyn Volume> = Arc::new(Faulty::new(volume, faults.clone()));
         let clock = SharedClock::open(dir.path(), [7; 16], 0).unwrap();
         let start = clock.now();
+        let prefix = shape
+            .prefix
+            .map(|prefix| OwnedKeyExpr::try_from(prefix).unwrap());
+        let space = KeySpace::new(prefix).unwrap();
         let shard = |index: usize| {
             let name = format!("shard-{index}");
             let plan = shard::Plan {
@@ -94,7 +101,7 @@ impl World {
                     cache_keys: 16,
                     resolves: shape.resolver.is_some(),
                 },
-                space: KeySpace::default(),
+                space: space.clone(),
                 durability: Durability::Written,
                 spool: (spool_dir(dir.path(), index), shape.spool_bytes_max),
                 resolver: shape.resolver.clone(),
@@ -108,7 +115,7 @@ impl World {
         let plan = Plan {
             name: "tested".to_owned(),
             set,
-            space: KeySpace::default(),
+            space: space.clone(),
             complete: false,
             read_only: false,
             stamp: true,
