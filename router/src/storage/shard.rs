@@ -10,6 +10,7 @@ mod job;
 mod members;
 mod parked;
 mod resolving;
+mod waiting;
 
 use std::{
     path::PathBuf,
@@ -279,33 +280,6 @@ impl Shard {
         }
     }
 
-    /// Closes the store. What could be kept nowhere is counted as an error and lost; it can only be
-    /// there if both the store and the spool refused it until the end.
-    pub(crate) fn close(mut self, now: u64) {
-        self.catch_up(now);
-        self.keep_ledger(now, true);
-        let lost = self.held.len();
-        if lost > 0 {
-            tracing::error!(
-                store = self.plan.spec.name,
-                lost,
-                "closed while changes could be kept nowhere"
-            );
-        }
-        *self.reader.0.write() = None;
-        let Some(open) = self.open.take() else { return };
-        drop(open.admitter);
-        // A query that still reads keeps the store open and closes it when it ends; what was promised
-        // is on the disk already, but for this sync.
-        let closed = match Arc::try_unwrap(open.store) {
-            Ok(store) => store.close(),
-            Err(shared) => shared.sync().map(drop),
-        };
-        if let Err(error) = closed {
-            tracing::error!(store = self.plan.spec.name, %error, "the store did not close cleanly");
-        }
-    }
-
     /// Opens the store, and remembers what the judge knew.
     fn reopen(&mut self, now: u64) -> bool {
         self.open = None;
@@ -354,50 +328,6 @@ impl Shard {
             admitter,
             ledger: Arc::new(ledger),
         })
-    }
-
-    /// If the store is due for a try, tries it; then empties the spool and the hands.
-    fn catch_up(&mut self, now: u64) {
-        match self.health.may_try(now) {
-            None => return,
-            Some(Some(Cure::Reopen)) => {
-                if !self.reopen(now) {
-                    return;
-                }
-                tracing::info!(store = self.plan.spec.name, "the store is open again");
-            }
-            Some(Some(Cure::Retry)) | Some(None) => {}
-        }
-        while !self.spool.is_empty() {
-            let mut batch = match self.spool.oldest() {
-                Ok(ops) => ops.into_iter().map(Offer::silent).collect::<Vec<_>>(),
-                Err(error) => return self.spool_failed(&error),
-            };
-            self.store(now, &mut batch);
-            if !batch.is_empty() {
-                return;
-            }
-            if let Err(error) = self.spool.drop_oldest() {
-                return self.spool_failed(&error);
-            }
-        }
-        if !self.held.is_empty() {
-            let mut held = std::mem::take(&mut self.held);
-            self.store(now, &mut held);
-            self.held = held;
-        }
-        if self.held.is_empty() && !self.health.is_up() {
-            // It was up to this try, and there was nothing to try with: an empty batch tells whether
-            // it takes any, which a full disk does not, and a sync whether the disk takes that.
-            let result = self.open.as_ref().map(|open| {
-                open.store.commit(&[], Durability::Memory)?;
-                open.store.sync()
-            });
-            match result {
-                Some(Err(error)) => self.fail(now, &error),
-                Some(Ok(_)) | None => self.health.recovered(),
-            }
-        }
     }
 
     /// Commits as much of the batch as the store takes, in order, and removes it from the batch.
@@ -601,54 +531,6 @@ impl Shard {
         Ok(())
     }
 
-    /// Keeps a batch that the store cannot take: in the spool, or in the hands.
-    fn set_aside(&mut self, now: u64, batch: &mut Vec<Offer>) {
-        // Who asked for an answer gets one now and may try again; an answer later would be of no use.
-        batch.retain_mut(|offer| {
-            // A replica offers what it holds again by itself.
-            let again = offer.ack.is_some() || offer.replica.is_some();
-            offer.answer(|| Outcome::Failed(self.why_down()));
-            !again
-        });
-        if batch.is_empty() {
-            return;
-        }
-        if self.held.is_empty() {
-            match self.spool.append(batch.iter().map(|offer| &offer.op)) {
-                Ok(()) => {
-                    self.counters.spooled.fetch_add(batch.len() as u64, Relaxed);
-                    batch.clear();
-                    return;
-                }
-                Err(error) => {
-                    self.spool_failed(&error);
-                    self.health.failed(now, Cure::Retry, jitter(now));
-                }
-            }
-        }
-        self.held.append(batch);
-    }
-
-    /// A change that the store can never hold is kept where somebody can look at it.
-    fn quarantine_unstorable(&mut self, now: u64, offer: &mut Offer, error: &Error) {
-        if let Some(open) = &mut self.open {
-            open.admitter.abort();
-            let (key, value) = (offer.op.row_key(), Some(offer.op.encode()));
-            let row = [Write::Row {
-                table: Table::Quarantine,
-                key,
-                value,
-            }];
-            if let Err(error) = open.store.commit(&row, self.plan.durability) {
-                self.fail(now, &error);
-            }
-        }
-        self.counters.quarantined.fetch_add(1, Relaxed);
-        self.counters
-            .failed(format!("{}: {error}", self.plan.spec.name));
-        offer.answer(|| Outcome::Failed(error.to_string()));
-    }
-
     /// Lets readers see what the judge sees.
     pub(crate) fn publish(&mut self, now: u64) {
         let Some(open) = &self.open else { return };
@@ -658,21 +540,6 @@ impl Shard {
             ledger: Arc::clone(&open.ledger),
             age_max: self.plan.rules.age_max,
         });
-    }
-
-    fn why_down(&self) -> String {
-        let last = self.counters.last_error.lock();
-        last.as_ref().map_or_else(
-            || format!("{}: the store is down", self.plan.spec.name),
-            |error| format!("the store is down: {}", error.message),
-        )
-    }
-
-    fn spool_failed(&self, error: &std::io::Error) {
-        let dir = self.plan.spool.0.display();
-        self.counters
-            .failed(format!("{}: spool in {dir}: {error}", self.plan.spec.name));
-        tracing::error!(store = self.plan.spec.name, %dir, %error, "the spool failed");
     }
 }
 
