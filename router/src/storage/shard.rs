@@ -44,7 +44,7 @@ pub(crate) use self::{
 use super::{
     counters::Counters,
     offer::{Offer, Outcome},
-    spool::Spool,
+    spool::{Mark, Spool},
 };
 
 /// What a shard is made of; enough to open it again.
@@ -72,6 +72,8 @@ pub(crate) struct Shard {
     open: Option<Open>,
     health: Health,
     spool: Spool,
+    /// How far the spool has been replayed into the store.
+    replayed: Option<Mark>,
     /// Changes that neither the store nor the spool could take.
     held: Vec<Offer>,
     /// When the next parked change is due (NTP64).
@@ -136,6 +138,7 @@ impl Shard {
             open: None,
             health: Health::Up,
             spool,
+            replayed: None,
             held: Vec::new(),
             due: None,
             asking: Health::Up,
@@ -162,7 +165,7 @@ impl Shard {
             return;
         }
         if self.held.is_empty() && self.spool.is_empty() && self.health.is_up() {
-            self.store(now, batch);
+            self.store(now, batch, &[]);
         }
         if !batch.is_empty() {
             self.set_aside(now, batch);
@@ -183,6 +186,8 @@ impl Shard {
     pub(crate) fn deadline(&self) -> Option<u64> {
         match self.health.deadline() {
             Some(until) => Some(until),
+            // What a restart has found in the spool waits for nothing but a look.
+            None if !self.is_current() => Some(0),
             None => self.due,
         }
     }
@@ -315,6 +320,7 @@ impl Shard {
             // A fold that a crash cut short is begun again; one that was finished finds nothing to do.
             self.jobs.push(Job::Fold(KeyRange::all()));
         }
+        self.replayed = waiting::replayed(&**store)?;
         for (row, value) in store.rows(Table::Jobs, &[], usize::MAX)? {
             if let Some(job) = Job::decode(row, value) {
                 self.jobs.push(job);
@@ -330,8 +336,9 @@ impl Shard {
         })
     }
 
-    /// Commits as much of the batch as the store takes, in order, and removes it from the batch.
-    fn store(&mut self, now: u64, batch: &mut Vec<Offer>) {
+    /// Commits as much of the batch as the store takes, in order, and removes it from the batch. What
+    /// comes from the spool has `marks`, one for each change: each commit takes the last of its own.
+    fn store(&mut self, now: u64, batch: &mut Vec<Offer>, marks: &[Mark]) {
         let mut done = 0;
         while done < batch.len() {
             let rest = &mut batch[done..];
@@ -341,20 +348,23 @@ impl Shard {
                 matches!(offer.op, KeptChange::Key(_)) && offer.replica.is_some() == replicated
             };
             let keys = rest.iter().take_while(alike).count();
+            let count = keys.max(1);
+            let mark = marks.get(done + count - 1);
+            let also: Vec<_> = mark.map(Mark::row).into_iter().collect();
             let result = if keys > 0 {
-                self.commit_keys(now, &mut rest[..keys], false, &[])
-                    .map(|()| keys)
+                self.commit_keys(now, &mut rest[..keys], false, &also)
             } else {
-                self.commit_wildcard(now, &mut rest[0], false, &[])
-                    .map(|()| 1)
+                self.commit_wildcard(now, &mut rest[0], false, &also)
             };
             match result {
-                Ok(count) => {
+                Ok(()) => {
                     done += count;
+                    self.replayed_to(mark);
                     self.health.recovered();
                 }
                 Err(error) if error.kind() == ErrorKind::Rejected && keys <= 1 => {
-                    self.quarantine_unstorable(now, &mut rest[0], &error);
+                    self.quarantine_unstorable(now, &mut rest[0], &error, &also);
+                    self.replayed_to(mark);
                     done += 1;
                 }
                 Err(error) if error.kind() == ErrorKind::Rejected => {
@@ -363,11 +373,12 @@ impl Shard {
                         open.admitter.abort();
                     }
                     for offer in rest[..keys].iter_mut() {
-                        match self.commit_keys(now, std::slice::from_mut(offer), false, &[]) {
-                            Ok(()) => done += 1,
+                        let mark = marks.get(done);
+                        let also: Vec<_> = mark.map(Mark::row).into_iter().collect();
+                        match self.commit_keys(now, std::slice::from_mut(offer), false, &also) {
+                            Ok(()) => {}
                             Err(error) if error.kind() == ErrorKind::Rejected => {
-                                self.quarantine_unstorable(now, offer, &error);
-                                done += 1;
+                                self.quarantine_unstorable(now, offer, &error, &also);
                             }
                             Err(error) => {
                                 self.fail(now, &error);
@@ -375,6 +386,8 @@ impl Shard {
                                 return;
                             }
                         }
+                        self.replayed_to(mark);
+                        done += 1;
                     }
                 }
                 Err(error) => {

@@ -1,23 +1,29 @@
 //! Where changes wait while their store cannot take them (S6): a durable file, in order.
 //!
 //! ```text
-//! segment  = entry*                      files SPOOL/<first number, 16 hex digits>.spool
+//! segment  = entry*                      files SPOOL/NUMBER-BEGUN.spool, 16 hex digits each
 //! entry    = length u32, crc32 u32, bytes
 //! bytes    = stamped u8 (0 or 1), KeptChange::encode
 //! ```
 //!
 //! A batch is appended, then synced, then counted as kept. What a crash tore is cut off at the first
 //! entry that does not check, which can only be one that nobody was promised. A segment is removed
-//! when everything in it has been committed to the store; replaying one twice changes nothing.
+//! when everything in it has been committed to the store.
+//!
+//! No change may be replayed twice: a delete without a stamp would delete what was put behind it. So
+//! each batch that is replayed takes a [`Mark`] with it into the store, and the next try begins behind
+//! that. A mark is about one segment and no other: numbers begin at 0 again when a router starts with
+//! an empty spool, so the time at which a segment was begun is in its name too.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use weir_core::change::{Change, KeptChange};
+use weir_core::change::{Change, KeptChange, Table, Write as Row};
 
 use super::offer::stamp_of;
 
@@ -36,9 +42,47 @@ pub(crate) struct Spool {
 }
 
 struct Segment {
+    /// The file's name without its extension.
+    name: Arc<str>,
     path: PathBuf,
     bytes: u64,
     changes: u64,
+    /// Its file is removed, though perhaps not from the disk yet.
+    is_removed: bool,
+}
+
+/// Everything up to here has been replayed: in the store, a row of [`Table::System`] that is committed
+/// with what it speaks of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Mark {
+    segment: Arc<str>,
+    /// Where the last change that was replayed ends in the segment.
+    end: u64,
+}
+
+impl Mark {
+    /// The key of its row.
+    pub(crate) const ROW: &'static [u8] = b"spool";
+
+    /// The write that remembers it: where it ends (u64), and the segment's name.
+    pub(crate) fn row(&self) -> Row<'static> {
+        let mut value = self.end.to_be_bytes().to_vec();
+        value.extend_from_slice(self.segment.as_bytes());
+        Row::Row {
+            table: Table::System,
+            key: Self::ROW.to_vec(),
+            value: Some(value),
+        }
+    }
+
+    /// What [`Mark::row`] wrote; nothing if it is something else.
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let (end, segment) = value.split_first_chunk()?;
+        Some(Self {
+            segment: std::str::from_utf8(segment).ok()?.into(),
+            end: u64::from_be_bytes(*end),
+        })
+    }
 }
 
 impl Spool {
@@ -65,18 +109,26 @@ impl Spool {
             bytes_max,
         };
         for path in names {
-            let number = path.file_stem().and_then(|stem| stem.to_str());
-            let number = number.and_then(|stem| u64::from_str_radix(stem, 16).ok());
-            let Some(number) = number else { continue };
+            let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) else {
+                continue;
+            };
+            // What an older version has written is named by its number alone.
+            let number = name.split('-').next().unwrap_or_default();
+            let Ok(number) = u64::from_str_radix(number, 16) else {
+                continue;
+            };
+            let name = name.into();
             spool.next = spool.next.max(number + 1);
             let (bytes, changes) = recover(&path)?;
             if changes == 0 {
                 fs::remove_file(&path)?;
             } else {
                 spool.segments.push(Segment {
+                    name,
                     path,
                     bytes,
                     changes,
+                    is_removed: false,
                 });
             }
         }
@@ -84,9 +136,10 @@ impl Spool {
     }
 
     /// Appends changes and syncs them. All of them are kept or, on an error, none is promised: the
-    /// segment is cut back to what was there before.
+    /// segment is cut back to what was there before. `now` is NTP64.
     pub(crate) fn append<'a>(
         &mut self,
+        now: u64,
         ops: impl IntoIterator<Item = &'a KeptChange>,
     ) -> io::Result<()> {
         let mut buffer = Vec::new();
@@ -106,7 +159,7 @@ impl Spool {
             .last()
             .is_none_or(|tail| tail.bytes >= SEGMENT_BYTES);
         if full || self.tail.is_none() {
-            self.begin_segment()?;
+            self.begin_segment(now)?;
         }
         let (Some(file), Some(segment)) = (&mut self.tail, self.segments.last_mut()) else {
             return Err(io::Error::other("the spool has no segment"));
@@ -131,26 +184,44 @@ impl Spool {
         }
     }
 
-    /// The changes of the oldest segment. They stay until [`Spool::drop_oldest`].
-    pub(crate) fn oldest(&mut self) -> io::Result<Vec<KeptChange>> {
+    /// The changes of the oldest segment that are still to be replayed, each with the mark that says it
+    /// was; `replayed` is the last mark that the store has. They stay until [`Spool::drop_oldest`].
+    pub(crate) fn oldest(
+        &mut self,
+        replayed: Option<&Mark>,
+    ) -> io::Result<Vec<(KeptChange, Mark)>> {
         let Some(segment) = self.segments.first() else {
             return Ok(Vec::new());
         };
+        if segment.is_removed {
+            return Ok(Vec::new());
+        }
         if self.segments.len() == 1 {
             // What is appended from here on goes into another segment.
             self.tail = None;
         }
+        let name = &segment.name;
+        let from = replayed.filter(|mark| mark.segment == *name);
         let mut changes = Vec::new();
-        read(&segment.path, |op| changes.push(op))?;
+        read(&segment.path, from.map_or(0, |mark| mark.end), |op, end| {
+            let segment = Arc::clone(name);
+            changes.push((op, Mark { segment, end }));
+        })?;
         Ok(changes)
     }
 
-    /// Removes the oldest segment: everything in it is in the store.
+    /// Removes the oldest segment: everything in it is in the store. After an error it is to be called
+    /// again before another segment is replayed, whose marks take the place of this one's: if the disk
+    /// forgot that this one was removed, nobody would know any more that it was replayed.
     pub(crate) fn drop_oldest(&mut self) -> io::Result<()> {
-        if self.segments.is_empty() {
+        let Some(segment) = self.segments.first_mut() else {
             return Ok(());
+        };
+        if !segment.is_removed {
+            fs::remove_file(&segment.path)?;
+            segment.is_removed = true;
         }
-        fs::remove_file(&self.segments[0].path)?;
+        File::open(&self.dir)?.sync_all()?;
         self.segments.remove(0);
         Ok(())
     }
@@ -170,9 +241,10 @@ impl Spool {
         self.segments.is_empty()
     }
 
-    fn begin_segment(&mut self) -> io::Result<()> {
+    fn begin_segment(&mut self, now: u64) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
-        let path = self.dir.join(format!("{:016x}.spool", self.next));
+        let name = format!("{:016x}-{now:016x}", self.next);
+        let path = self.dir.join(format!("{name}.spool"));
         let file = OpenOptions::new()
             .create_new(true)
             .append(true)
@@ -180,9 +252,11 @@ impl Spool {
         File::open(&self.dir)?.sync_all()?;
         self.next += 1;
         self.segments.push(Segment {
+            name: name.into(),
             path,
             bytes: 0,
             changes: 0,
+            is_removed: false,
         });
         self.tail = Some(file);
         Ok(())
@@ -205,7 +279,7 @@ fn encode(op: &KeptChange, buffer: &mut Vec<u8>) -> io::Result<()> {
 /// Reads a segment up to the first entry that does not check, and cuts the file there.
 fn recover(path: &Path) -> io::Result<(u64, u64)> {
     let mut changes = 0;
-    let good = read(path, |_| changes += 1)?;
+    let good = read(path, 0, |_, _| changes += 1)?;
     let file = OpenOptions::new().write(true).open(path)?;
     if file.metadata()?.len() > good {
         tracing::warn!(path = %path.display(), good, "spool: cut off an entry that a crash tore");
@@ -215,13 +289,14 @@ fn recover(path: &Path) -> io::Result<(u64, u64)> {
     Ok((good, changes))
 }
 
-/// Calls `each` for every entry that checks; answers where the last of them ends. An entry that does
-/// not check but is followed by some that do was torn by the disk, not by a crash: it is told.
-fn read(path: &Path, mut each: impl FnMut(KeptChange)) -> io::Result<u64> {
+/// Calls `each` for every entry from `from` on that checks, with its end; answers where the last of
+/// them ends. An entry that does not check but is followed by some that do was torn by the disk, not by
+/// a crash: it is told.
+fn read(path: &Path, from: u64, mut each: impl FnMut(KeptChange, u64)) -> io::Result<u64> {
     let mut file = BufReader::new(File::open(path)?);
     let len = file.seek(SeekFrom::End(0))?;
-    file.rewind()?;
-    let (mut at, mut good, mut broken) = (0, 0, 0u64);
+    file.seek(SeekFrom::Start(from))?;
+    let (mut at, mut good, mut broken) = (from, from, 0u64);
     let mut header = [0; HEADER];
     while at + HEADER as u64 <= len {
         file.read_exact(&mut header)?;
@@ -241,7 +316,7 @@ fn read(path: &Path, mut each: impl FnMut(KeptChange)) -> io::Result<u64> {
             broken += 1;
             continue;
         };
-        each(op);
+        each(op, at);
         if broken > 0 {
             tracing::error!(path = %path.display(), broken, "spool: entries cannot be read and are lost");
             broken = 0;
@@ -282,10 +357,15 @@ mod tests {
         })
     }
 
+    fn ops(spool: &mut Spool) -> Vec<KeptChange> {
+        let changes = spool.oldest(None).unwrap();
+        changes.into_iter().map(|(op, _)| op).collect()
+    }
+
     fn all(spool: &mut Spool) -> Vec<KeptChange> {
         let mut changes = Vec::new();
         while !spool.is_empty() {
-            changes.extend(spool.oldest().unwrap());
+            changes.extend(ops(spool));
             spool.drop_oldest().unwrap();
         }
         changes
@@ -297,14 +377,14 @@ mod tests {
         let changes: Vec<_> = (0..100).map(change).collect();
         let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
         for batch in changes.chunks(7) {
-            spool.append(batch).unwrap();
+            spool.append(1, batch).unwrap();
         }
         drop(spool);
         let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
         assert_eq!(spool.changes(), 100);
         // What comes while the oldest segment is replayed is not lost with it.
-        let first = spool.oldest().unwrap();
-        spool.append([&change(100)]).unwrap();
+        let first = ops(&mut spool);
+        spool.append(1, [&change(100)]).unwrap();
         spool.drop_oldest().unwrap();
         assert_eq!(first, changes);
         assert_eq!(all(&mut spool), [change(100)]);
@@ -315,40 +395,57 @@ mod tests {
     fn a_torn_tail_costs_what_nobody_was_promised() {
         let dir = tempfile::tempdir().unwrap();
         let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
-        spool.append(&[change(1), change(2)]).unwrap();
+        spool.append(1, &[change(1), change(2)]).unwrap();
         let path = spool.segments[0].path.clone();
         let promised = fs::metadata(&path).unwrap().len();
-        spool.append(&[change(4)]).unwrap();
+        spool.append(1, &[change(4)]).unwrap();
         drop(spool);
         let whole = fs::read(&path).unwrap();
         for cut in usize::try_from(promised).unwrap()..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
             let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
-            assert_eq!(
-                spool.oldest().unwrap(),
-                [change(1), change(2)],
-                "cut at {cut}"
-            );
+            assert_eq!(ops(&mut spool), [change(1), change(2)], "cut at {cut}");
         }
         for at in usize::try_from(promised).unwrap()..whole.len() {
             let mut flipped = whole.clone();
             flipped[at] ^= 1;
             fs::write(&path, &flipped).unwrap();
             let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
-            assert_eq!(
-                spool.oldest().unwrap(),
-                [change(1), change(2)],
-                "flipped at {at}"
-            );
+            assert_eq!(ops(&mut spool), [change(1), change(2)], "flipped at {at}");
         }
+    }
+
+    #[test]
+    fn it_goes_on_behind_the_mark_and_in_no_other_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
+        spool.append(1, &[change(0), change(1), change(2)]).unwrap();
+        let marks = spool.oldest(None).unwrap();
+        let [mark, .., last] = &marks[..] else {
+            panic!("{marks:?}")
+        };
+        let Row::Row { value, .. } = mark.1.row() else {
+            panic!("{mark:?}")
+        };
+        let mark = Mark::decode(&value.unwrap()).unwrap();
+        drop(spool);
+        let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
+        assert_eq!(spool.oldest(Some(&mark)).unwrap(), marks[1..]);
+        assert_eq!(spool.oldest(Some(&last.1)).unwrap(), []);
+        spool.drop_oldest().unwrap();
+        drop(spool);
+        // After a restart the first segment has the same number, and its changes are others.
+        let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
+        spool.append(2, &[change(4)]).unwrap();
+        assert_eq!(spool.oldest(Some(&last.1)).unwrap().len(), 1);
     }
 
     #[test]
     fn its_budget_is_a_bound() {
         let dir = tempfile::tempdir().unwrap();
         let mut spool = Spool::open(dir.path(), 500).unwrap();
-        spool.append(&[change(1), change(2)]).unwrap();
-        let error = spool.append(&[change(4), change(5)]).unwrap_err();
+        spool.append(1, &[change(1), change(2)]).unwrap();
+        let error = spool.append(1, &[change(4), change(5)]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         assert_eq!(all(&mut spool), [change(1), change(2)]);
     }

@@ -1,6 +1,7 @@
 //! The storage's task with stores that fail: nothing accepted is lost, nothing else is promised.
 
 mod queries;
+mod replay;
 mod replicas;
 mod resolving;
 

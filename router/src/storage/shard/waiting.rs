@@ -2,14 +2,17 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use weir_backend_api::{Durability, Error};
+use weir_backend_api::{Durability, Error, ErrorKind, Store};
 use weir_core::{
     change::{Table, Write},
     health::Cure,
 };
 
 use super::{Shard, jitter};
-use crate::storage::offer::{Offer, Outcome};
+use crate::storage::{
+    offer::{Offer, Outcome},
+    spool::Mark,
+};
 
 impl Shard {
     /// If the store is due for a try, tries it; then empties the spool and the hands.
@@ -25,21 +28,25 @@ impl Shard {
             Some(Some(Cure::Retry)) | Some(None) => {}
         }
         while !self.spool.is_empty() {
-            let mut batch = match self.spool.oldest() {
-                Ok(ops) => ops.into_iter().map(Offer::silent).collect::<Vec<_>>(),
-                Err(error) => return self.spool_failed(&error),
-            };
-            self.store(now, &mut batch);
+            let (mut batch, marks): (Vec<_>, Vec<_>) =
+                match self.spool.oldest(self.replayed.as_ref()) {
+                    Ok(changes) => changes
+                        .into_iter()
+                        .map(|(op, mark)| (Offer::silent(op), mark))
+                        .unzip(),
+                    Err(error) => return self.rest_for_spool(now, &error),
+                };
+            self.store(now, &mut batch, &marks);
             if !batch.is_empty() {
                 return;
             }
             if let Err(error) = self.spool.drop_oldest() {
-                return self.spool_failed(&error);
+                return self.rest_for_spool(now, &error);
             }
         }
         if !self.held.is_empty() {
             let mut held = std::mem::take(&mut self.held);
-            self.store(now, &mut held);
+            self.store(now, &mut held, &[]);
             self.held = held;
         }
         if self.held.is_empty() && !self.health.is_up() {
@@ -69,15 +76,14 @@ impl Shard {
             return;
         }
         if self.held.is_empty() {
-            match self.spool.append(batch.iter().map(|offer| &offer.op)) {
+            match self.spool.append(now, batch.iter().map(|offer| &offer.op)) {
                 Ok(()) => {
                     self.counters.spooled.fetch_add(batch.len() as u64, Relaxed);
                     batch.clear();
                     return;
                 }
                 Err(error) => {
-                    self.spool_failed(&error);
-                    self.health.failed(now, Cure::Retry, jitter(now));
+                    self.rest_for_spool(now, &error);
                 }
             }
         }
@@ -85,16 +91,23 @@ impl Shard {
     }
 
     /// A change that the store can never hold is kept where somebody can look at it.
-    pub(super) fn quarantine_unstorable(&mut self, now: u64, offer: &mut Offer, error: &Error) {
+    pub(super) fn quarantine_unstorable(
+        &mut self,
+        now: u64,
+        offer: &mut Offer,
+        error: &Error,
+        also: &[Write<'static>],
+    ) {
         if let Some(open) = &mut self.open {
             open.admitter.abort();
             let (key, value) = (offer.op.row_key(), Some(offer.op.encode()));
-            let row = [Write::Row {
+            let mut writes = vec![Write::Row {
                 table: Table::Quarantine,
                 key,
                 value,
             }];
-            if let Err(error) = open.store.commit(&row, self.plan.durability) {
+            writes.extend_from_slice(also);
+            if let Err(error) = open.store.commit(&writes, self.plan.durability) {
                 self.fail(now, &error);
             }
         }
@@ -139,10 +152,29 @@ impl Shard {
         )
     }
 
-    fn spool_failed(&self, error: &std::io::Error) {
+    /// Everything up to the mark is in the store.
+    pub(super) fn replayed_to(&mut self, mark: Option<&Mark>) {
+        if let Some(mark) = mark {
+            self.replayed = Some(mark.clone());
+        }
+    }
+
+    /// The spool failed. Nothing can be stored past it, so all of the shard rests.
+    fn rest_for_spool(&mut self, now: u64, error: &std::io::Error) {
+        self.health.failed(now, Cure::Retry, jitter(now));
         let dir = self.plan.spool.0.display();
         self.counters
             .failed(format!("{}: spool in {dir}: {error}", self.plan.spec.name));
         tracing::error!(store = self.plan.spec.name, %dir, %error, "the spool failed");
     }
+}
+
+/// How far the spool has been replayed into a store.
+pub(super) fn replayed(store: &dyn Store) -> Result<Option<Mark>, Error> {
+    let row = store.rows(Table::System, Mark::ROW, 1)?.pop();
+    let Some((_, value)) = row.filter(|(key, _)| key == Mark::ROW) else {
+        return Ok(None);
+    };
+    let broken = || Error::new(ErrorKind::Corrupt, "row `spool` is not a mark");
+    Mark::decode(&value).map(Some).ok_or_else(broken)
 }
