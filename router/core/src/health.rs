@@ -73,6 +73,13 @@ impl Health {
         *self = Self::Up;
     }
 
+    /// Its rest ends at `now`, because there will be no later.
+    pub fn cut_short(&mut self, now: u64) {
+        if let Self::Resting { until, .. } = self {
+            *until = now.min(*until);
+        }
+    }
+
     /// Whether it may be used or tried at `now`; with what to do first.
     #[must_use]
     pub fn may_try(&self, now: u64) -> Option<Option<Cure>> {
@@ -120,6 +127,17 @@ mod tests {
         assert_eq!(rests[11], REST_MAX);
         health.recovered();
         assert_eq!(health.may_try(0), Some(None));
+    }
+
+    #[test]
+    fn a_rest_that_is_cut_short_keeps_its_cure() {
+        let mut health = Health::Up;
+        health.cut_short(5);
+        assert!(health.is_up());
+        health.failed(5, Cure::Reopen, 0);
+        assert_eq!(health.may_try(6), None);
+        health.cut_short(6);
+        assert_eq!(health.may_try(6), Some(Some(Cure::Reopen)));
     }
 
     #[test]

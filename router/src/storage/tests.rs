@@ -1,6 +1,7 @@
 //! The storage's task with stores that fail: nothing accepted is lost, nothing else is promised.
 
 mod queries;
+mod closing;
 mod replay;
 mod replicas;
 mod resolving;
@@ -38,7 +39,7 @@ struct World {
     storage: Arc<Storage>,
     faults: Faults,
     start: u64,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// What differs between the tests' storages.
@@ -131,7 +132,7 @@ impl World {
             storage,
             faults,
             start,
-            _dir: dir,
+            dir,
         }
     }
 

@@ -179,9 +179,11 @@ impl Worker {
     /// Takes one batch from the queue and offers it; `false` if there was none, or if a shard holds
     /// changes that it could keep nowhere and more must not be taken.
     pub(crate) fn drain(&mut self, linger: Duration) -> bool {
-        if self.is_holding() {
-            return false;
-        }
+        !self.is_holding() && self.take(linger)
+    }
+
+    /// Takes one batch from the queue and offers it, whatever the shards hold; `false` if there was none.
+    fn take(&mut self, linger: Duration) -> bool {
         let mut batch = std::mem::take(&mut self.batch);
         if !self.queue.take(&mut batch, linger) {
             self.batch = batch;
@@ -496,9 +498,20 @@ impl Worker {
         };
     }
 
-    /// The last turn: everything queued is decided, then the stores are closed.
+    /// The last turn: everything queued is decided, then the stores are closed. A store that rests is
+    /// tried all the same, for as long as that helps.
     pub(crate) fn finish(mut self) {
-        while self.drain(Duration::ZERO) {}
+        loop {
+            while self.drain(Duration::ZERO) {}
+            let now = self.clock.now();
+            let kept = |all: bool, shard: &mut Shard| shard.try_last(now) && all;
+            if !self.is_holding() || !self.shards.iter_mut().fold(true, kept) {
+                break;
+            }
+        }
+        // Of what is still queued the shards that can take their part; what they cannot take is in
+        // their hands then, and counted among what is lost.
+        while self.take(Duration::ZERO) {}
         let now = self.clock.now();
         for shard in self.shards {
             shard.close(now);

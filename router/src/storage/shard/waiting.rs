@@ -117,10 +117,38 @@ impl Shard {
         offer.answer(|| Outcome::Failed(error.to_string()));
     }
 
-    /// Closes the store. What could be kept nowhere is counted as an error and lost; it can only be
-    /// there if both the store and the spool refused it until the end.
-    pub(crate) fn close(mut self, now: u64) {
+    /// Has what it holds in its hands stored now, or spooled if there is room again: there is no later
+    /// in which to be tried. `true` if nothing is in its hands any more.
+    pub(crate) fn try_last(&mut self, now: u64) -> bool {
+        if self.held.is_empty() {
+            return true;
+        }
+        self.health.cut_short(now);
         self.catch_up(now);
+        if !self.held.is_empty() {
+            match self
+                .spool
+                .append(now, self.held.iter().map(|offer| &offer.op))
+            {
+                Ok(()) => {
+                    let count = self.held.len() as u64;
+                    self.counters.spooled.fetch_add(count, Relaxed);
+                    self.held.clear();
+                }
+                Err(error) => self.rest_for_spool(now, &error),
+            }
+        }
+        self.held.is_empty()
+    }
+
+    /// Closes the store. What could be kept nowhere is told as an error and lost, and counted in the
+    /// answer; it can only be there if both the store and the spool refused it until the end.
+    pub(crate) fn close(mut self, now: u64) -> usize {
+        if self.held.is_empty() {
+            self.catch_up(now);
+        } else {
+            self.try_last(now);
+        }
         self.keep_ledger(now, true);
         let lost = self.held.len();
         if lost > 0 {
@@ -131,7 +159,9 @@ impl Shard {
             );
         }
         *self.reader.0.write() = None;
-        let Some(open) = self.open.take() else { return };
+        let Some(open) = self.open.take() else {
+            return lost;
+        };
         drop(open.admitter);
         // A query that still reads keeps the store open and closes it when it ends; what was promised
         // is on the disk already, but for this sync.
@@ -142,6 +172,7 @@ impl Shard {
         if let Err(error) = closed {
             tracing::error!(store = self.plan.spec.name, %error, "the store did not close cleanly");
         }
+        lost
     }
 
     fn why_down(&self) -> String {
