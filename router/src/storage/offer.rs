@@ -1,5 +1,7 @@
 //! What is offered to a storage, and how it learns what became of it.
 
+mod joint;
+
 use weir_backend_api::Durability;
 use weir_core::{
     change::{Admission, Change, KeptChange, Rejection, WildcardChange},
@@ -47,7 +49,8 @@ pub(crate) struct Ack {
 pub(crate) enum Outcome {
     /// It was decided, and what had to be written is as durable as said.
     Decided(Admission, Durability),
-    /// It was neither decided nor written; the sender may try again.
+    /// It was neither decided nor written, if it goes to several shards in one of them at the least;
+    /// the sender may try again.
     Failed(String),
 }
 
@@ -78,14 +81,15 @@ impl Offer {
         }
     }
 
-    /// The same for one more shard; nobody waits for its outcome.
-    pub(crate) fn copy(&self) -> Self {
-        Self {
+    /// The same for each of several shards. Who waits hears once of all of them: see [`joint`].
+    pub(crate) fn for_shards(mut self, shards: usize) -> impl Iterator<Item = Self> {
+        let mut acks = self.ack.take().map(|ack| joint::share(ack, shards));
+        (0..shards).map(move |_| Self {
             op: self.op.clone(),
             priority: self.priority,
             replica: self.replica.clone(),
-            ack: None,
-        }
+            ack: acks.as_mut().and_then(Iterator::next),
+        })
     }
 
     /// Tells whoever waits.

@@ -2,6 +2,7 @@
 
 mod queries;
 mod closing;
+mod joint;
 mod replay;
 mod replicas;
 mod resolving;
@@ -180,9 +181,20 @@ impl World {
 
     /// Offers a change and waits for what becomes of it.
     fn ask(&self, key: &str, stamp: Option<Stamp>, value: Option<&str>) -> Outcome {
+        self.ask_for(Durability::Written, key, stamp, value)
+    }
+
+    /// The same with an answer when it is that durable.
+    fn ask_for(
+        &self,
+        durability: Durability,
+        key: &str,
+        stamp: Option<Stamp>,
+        value: Option<&str>,
+    ) -> Outcome {
         let (sender, receiver) = mpsc::channel();
         let ack = Ack {
-            durability: Durability::Written,
+            durability,
             answer: Box::new(move |outcome| sender.send(outcome).unwrap()),
         };
         let key = KeyExpr::try_from(key.to_owned()).unwrap();

@@ -456,14 +456,14 @@ impl Worker {
                     shards.retain(|shard| *shard < self.shards.len());
                     shards.sort_unstable();
                     shards.dedup();
-                    let Some(last) = shards.pop() else {
+                    if shards.is_empty() {
                         self.to(self.ring.place(hash), offer);
                         continue;
-                    };
-                    for shard in shards {
-                        self.to(shard, offer.copy());
                     }
-                    self.to(last, offer);
+                    let copies = offer.for_shards(shards.len());
+                    for (shard, copy) in shards.into_iter().zip(copies) {
+                        self.to(shard, copy);
+                    }
                 }
                 Destination::Reject(_) => {
                     self.counters.rejected.fetch_add(1, Relaxed);
@@ -479,11 +479,10 @@ impl Worker {
     }
 
     fn offer_all(&mut self, offer: Offer) {
-        let others = self.lots.len() - 1;
-        for lot in &mut self.lots[..others] {
-            lot.push(offer.copy());
+        let copies = offer.for_shards(self.lots.len());
+        for (lot, copy) in self.lots.iter_mut().zip(copies) {
+            lot.push(copy);
         }
-        self.lots[others].push(offer);
     }
 
     fn show(&self) {
