@@ -339,7 +339,7 @@ impl Shard {
     /// Commits as much of the batch as the store takes, in order, and removes it from the batch. What
     /// comes from the spool has `marks`, one for each change: each commit takes the last of its own.
     fn store(&mut self, now: u64, batch: &mut Vec<Offer>, marks: &[Mark]) {
-        let mut done = 0;
+        let (mut done, mut alone) = (0, 0usize);
         while done < batch.len() {
             let rest = &mut batch[done..];
             // What replicas hold is judged apart from changes: where conflicts are resolved, otherwise.
@@ -347,48 +347,23 @@ impl Shard {
             let alike = |offer: &&Offer| {
                 matches!(offer.op, KeptChange::Key(_)) && offer.replica.is_some() == replicated
             };
-            let keys = rest.iter().take_while(alike).count();
-            let count = keys.max(1);
-            let mark = marks.get(done + count - 1);
-            let also: Vec<_> = mark.map(Mark::row).into_iter().collect();
-            let result = if keys > 0 {
-                self.commit_keys(now, &mut rest[..keys], false, &also)
-            } else {
-                self.commit_wildcard(now, &mut rest[0], false, &also)
+            let count = match alone {
+                0 => rest.iter().take_while(alike).count().max(1),
+                _ => 1,
             };
-            match result {
+            let mark = marks.get(done + count - 1);
+            match self.store_together(now, &mut rest[..count], mark) {
                 Ok(()) => {
                     done += count;
-                    self.replayed_to(mark);
+                    alone = alone.saturating_sub(1);
                     self.health.recovered();
                 }
-                Err(error) if error.kind() == ErrorKind::Rejected && keys <= 1 => {
-                    self.quarantine_unstorable(now, &mut rest[0], &error, &also);
-                    self.replayed_to(mark);
-                    done += 1;
-                }
-                Err(error) if error.kind() == ErrorKind::Rejected => {
+                Err(error) if error.kind() == ErrorKind::Rejected && count > 1 => {
                     // One of them can never be written. One by one, the others can.
                     if let Some(open) = &mut self.open {
                         open.admitter.abort();
                     }
-                    for offer in rest[..keys].iter_mut() {
-                        let mark = marks.get(done);
-                        let also: Vec<_> = mark.map(Mark::row).into_iter().collect();
-                        match self.commit_keys(now, std::slice::from_mut(offer), false, &also) {
-                            Ok(()) => {}
-                            Err(error) if error.kind() == ErrorKind::Rejected => {
-                                self.quarantine_unstorable(now, offer, &error, &also);
-                            }
-                            Err(error) => {
-                                self.fail(now, &error);
-                                batch.drain(..done);
-                                return;
-                            }
-                        }
-                        self.replayed_to(mark);
-                        done += 1;
-                    }
+                    alone = count;
                 }
                 Err(error) => {
                     self.fail(now, &error);
@@ -397,6 +372,33 @@ impl Shard {
             }
         }
         batch.drain(..done);
+    }
+
+    /// Commits changes of keys, or one wildcard operation, as one batch with their mark. What can never
+    /// be written is quarantined if it is alone.
+    fn store_together(
+        &mut self,
+        now: u64,
+        offers: &mut [Offer],
+        mark: Option<&Mark>,
+    ) -> Result<(), Error> {
+        let also: Vec<_> = mark.map(Mark::row).into_iter().collect();
+        let stored = match &mut *offers {
+            [offer] if matches!(offer.op, KeptChange::Wildcard(_)) => {
+                self.commit_wildcard(now, offer, false, &also)
+            }
+            keys => self.commit_keys(now, keys, false, &also),
+        };
+        match (stored, offers) {
+            (Err(error), [offer]) if error.kind() == ErrorKind::Rejected => {
+                self.quarantine_unstorable(offer, &error, &also)?;
+            }
+            (stored, _) => stored?,
+        }
+        if let Some(mark) = mark {
+            self.replayed = Some(mark.clone());
+        }
+        Ok(())
     }
 
     /// Judges changes of keys and commits them as one batch, with `also`.

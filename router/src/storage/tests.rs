@@ -3,6 +3,7 @@
 mod queries;
 mod closing;
 mod joint;
+mod rejected;
 mod replay;
 mod replicas;
 mod resolving;

@@ -1,6 +1,8 @@
 //! A storage's task: empties the queue in batches, sends each change to its shard, and does the work
 //! that takes long between batches.
 
+mod aside;
+
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed, mpsc},
     time::Duration,
@@ -296,55 +298,6 @@ impl Worker {
         }
         self.show();
         true
-    }
-
-    /// Drops what was set aside, or puts it again under new timestamps; answers how many there were.
-    fn empty_table(&mut self, aside: &Aside) -> Result<u64, String> {
-        const AT_ONCE: usize = 1_024;
-        let mut count = 0;
-        for index in 0..self.shards.len() {
-            let mut from = Vec::new();
-            loop {
-                let now = self.clock.now();
-                let shard = &mut self.shards[index];
-                let Some((store, _)) = shard.parts() else {
-                    return Err("the store is down".into());
-                };
-                let rows = store
-                    .rows(aside.table, &from, AT_ONCE)
-                    .map_err(|error| error.to_string())?;
-                let Some((last, _)) = rows.last() else {
-                    break;
-                };
-                from.clone_from(last);
-                from.push(0);
-                let mut again = Vec::with_capacity(rows.len());
-                let mut writes = Vec::with_capacity(rows.len());
-                for (key, row) in rows {
-                    if aside.release {
-                        // What a later version has written is left for that one.
-                        let Some(mut op) = KeptChange::decode(&row.into()) else {
-                            continue;
-                        };
-                        let stamp = self.clock.stamp().map_err(|error| error.to_string())?;
-                        offer::set_stamp(&mut op, stamp);
-                        again.push(Offer::silent(op));
-                    }
-                    writes.push(Write::Row {
-                        table: aside.table,
-                        key,
-                        value: None,
-                    });
-                }
-                // First it is put again, then it is no longer aside: never neither.
-                shard.offer(now, &mut again);
-                count += writes.len() as u64;
-                if !shard.maintain(now, writes) {
-                    return Err("the store failed".into());
-                }
-            }
-        }
-        Ok(count)
     }
 
     /// Does what is due, and the long work, taking batches in between.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use weir_backend_api::ErrorKind;
 use weir_core::{
     admission::Rules,
     change::{KeptChange, Table, Write},
@@ -62,6 +63,12 @@ impl Shard {
                     self.commit_keys(now, std::slice::from_mut(&mut offer), true, &forget)
                 }
                 KeptChange::Wildcard(_) => self.commit_wildcard(now, &mut offer, true, &forget),
+            };
+            let result = match result {
+                Err(error) if error.kind() == ErrorKind::Rejected => {
+                    self.quarantine_unstorable(&mut offer, &error, &forget)
+                }
+                result => result,
             };
             if let Err(error) = result {
                 self.fail(now, &error);

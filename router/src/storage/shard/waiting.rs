@@ -90,31 +90,42 @@ impl Shard {
         self.held.append(batch);
     }
 
-    /// A change that the store can never hold is kept where somebody can look at it.
+    /// A change that the store can never hold is kept where somebody can look at it, in one batch with
+    /// `also`.
+    ///
+    /// # Errors
+    /// If that cannot be written now: the change is not done with, and comes again.
     pub(super) fn quarantine_unstorable(
         &mut self,
-        now: u64,
         offer: &mut Offer,
         error: &Error,
         also: &[Write<'static>],
-    ) {
-        if let Some(open) = &mut self.open {
-            open.admitter.abort();
-            let (key, value) = (offer.op.row_key(), Some(offer.op.encode()));
-            let mut writes = vec![Write::Row {
-                table: Table::Quarantine,
-                key,
-                value,
-            }];
-            writes.extend_from_slice(also);
-            if let Err(error) = open.store.commit(&writes, self.plan.durability) {
-                self.fail(now, &error);
+    ) -> Result<(), Error> {
+        let Some(open) = &mut self.open else {
+            return Err(Error::new(ErrorKind::Closed, "the store is not open"));
+        };
+        open.admitter.abort();
+        let mut writes = vec![Write::Row {
+            table: Table::Quarantine,
+            key: offer.op.row_key(),
+            value: Some(offer.op.encode()),
+        }];
+        writes.extend_from_slice(also);
+        match open.store.commit(&writes, self.plan.durability) {
+            Ok(_) => {}
+            Err(worse) if worse.kind() == ErrorKind::Rejected => {
+                // It is too long for any row: nothing will ever keep it, and everything behind it would
+                // wait for it for ever.
+                tracing::error!(store = self.plan.spec.name, %error, %worse, "a change is lost");
+                open.store.commit(also, self.plan.durability)?;
             }
+            Err(worse) => return Err(worse),
         }
         self.counters.quarantined.fetch_add(1, Relaxed);
         self.counters
             .failed(format!("{}: {error}", self.plan.spec.name));
         offer.answer(|| Outcome::Failed(error.to_string()));
+        Ok(())
     }
 
     /// Has what it holds in its hands stored now, or spooled if there is room again: there is no later
@@ -181,13 +192,6 @@ impl Shard {
             || format!("{}: the store is down", self.plan.spec.name),
             |error| format!("the store is down: {}", error.message),
         )
-    }
-
-    /// Everything up to the mark is in the store.
-    pub(super) fn replayed_to(&mut self, mark: Option<&Mark>) {
-        if let Some(mark) = mark {
-            self.replayed = Some(mark.clone());
-        }
     }
 
     /// The spool failed. Nothing can be stored past it, so all of the shard rests.
