@@ -245,12 +245,17 @@ impl Spool {
         fs::create_dir_all(&self.dir)?;
         let name = format!("{:016x}-{now:016x}", self.next);
         let path = self.dir.join(format!("{name}.spool"));
+        // Whatever fails from here on, the next try is about another file.
+        self.next += 1;
         let file = OpenOptions::new()
             .create_new(true)
             .append(true)
             .open(&path)?;
-        File::open(&self.dir)?.sync_all()?;
-        self.next += 1;
+        if let Err(error) = File::open(&self.dir).and_then(|dir| dir.sync_all()) {
+            // It is empty; if it stays, the next start removes it.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
         self.segments.push(Segment {
             name: name.into(),
             path,
@@ -438,6 +443,17 @@ mod tests {
         let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
         spool.append(2, &[change(4)]).unwrap();
         assert_eq!(spool.oldest(Some(&last.1)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_segment_that_could_not_be_begun_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), u64::MAX).unwrap();
+        let name = format!("{:016x}-{:016x}.spool", 0, 1);
+        fs::write(dir.path().join(name), "").unwrap();
+        spool.append(1, &[change(1)]).unwrap_err();
+        spool.append(1, &[change(2)]).unwrap();
+        assert_eq!(all(&mut spool), [change(2)]);
     }
 
     #[test]
