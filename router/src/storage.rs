@@ -28,7 +28,7 @@ use weir_core::{
     value::Value,
     version::Stamp,
 };
-use zenoh::{key_expr::keyexpr, qos::CongestionControl, sample::Sample};
+use zenoh::{bytes::ZBytes, key_expr::keyexpr, qos::CongestionControl, sample::Sample};
 
 use self::{
     counters::Counters,
@@ -204,7 +204,7 @@ impl Storage {
         let manners = Manners {
             block: sample.congestion_control() == CongestionControl::Block,
             hurry: false,
-            bytes: sample.payload().len(),
+            bytes: sample.payload().len() + sample.attachment().map_or(0, ZBytes::len),
         };
         let pushed = if Packed::fits(&sample) {
             let pack = |arena: &mut _| Handed::Packed(Packed::new(&sample, arena));

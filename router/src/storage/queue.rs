@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::packed::Arena;
 
-/// Bytes of payload that may wait in a queue, whatever their number: a burst of camera images must
+/// Bytes of values that may wait in a queue, whatever their number: a burst of camera images must
 /// not take the router's memory.
 const BYTES_MAX: usize = 64 << 20;
 

@@ -29,7 +29,10 @@ use weir_core::{
     pattern::{KeyPattern, KeySet},
     selection::Selection,
 };
-use zenoh::key_expr::{KeyExpr, OwnedKeyExpr};
+use zenoh::{
+    key_expr::{KeyExpr, OwnedKeyExpr},
+    sample::SampleBuilder,
+};
 
 use super::{offer::Outcome, *};
 use crate::{convert, query};
@@ -328,6 +331,29 @@ async fn when_store_and_spool_are_full_the_queue_fills_and_nothing_is_lost() {
     world.faults.set_budget(None);
     publisher.join().unwrap();
     world.holds(&expected);
+    world.storage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_attachments_fill_the_queue_as_large_payloads_do() {
+    let shape = Shape {
+        spool_bytes_max: 0,
+        ..Shape::default()
+    };
+    let world = World::new(MemoryVolume::new(), shape);
+    world.eventually("up", |world| world.storage.condition().current);
+    world.faults.set_budget(Some(0));
+    world.put("a", 1, "held, so that the queue is left alone");
+    world.eventually("holding", |world| !world.storage.condition().current);
+    let large = ZBytes::from(vec![b'x'; 40 << 20]);
+    for _ in 0..3 {
+        let key = KeyExpr::try_from("large").unwrap();
+        let sample = SampleBuilder::put(key, "").attachment(large.clone());
+        world.storage.take(sample.into());
+    }
+    // Two of them are more than the queue takes: the third came when it was full.
+    assert_eq!(world.storage.queued(), 2);
+    assert_eq!(world.storage.counters.dropped.load(Relaxed), 1);
     world.storage.close().await;
 }
 
