@@ -26,16 +26,17 @@ use super::{
 /// Keys between two looks at the queue: a few milliseconds of work.
 const CHUNK: usize = 1_024;
 
-/// Runs a job to its end. A failing store leaves it to be begun again when the store is back.
-pub(crate) fn run(worker: &mut Worker, shard: usize, job: Job) {
+/// Runs a job to its end; `false` if the store failed on the way, or the storage is being closed. The
+/// job is then to be begun again when the store is back.
+pub(crate) fn run(worker: &mut Worker, shard: usize, job: &Job) -> bool {
     tracing::debug!(job = job.name(), shard, "begun");
     match job {
-        Job::Fold(range) => fold(worker, shard, &range),
+        Job::Fold(range) => fold(worker, shard, range),
         Job::Expand {
             row,
             change,
             ceiling,
-        } => expand(worker, shard, row, &change, ceiling),
+        } => expand(worker, shard, row, change, *ceiling),
     }
 }
 
@@ -90,7 +91,7 @@ fn walk(
 }
 
 /// Writes the effect of the wildcard journal into the records.
-fn fold(worker: &mut Worker, shard: usize, range: &KeyRange) {
+fn fold(worker: &mut Worker, shard: usize, range: &KeyRange) -> bool {
     let mut scratch = String::new();
     walk(worker, shard, range, |worker, view, records| {
         let folded = records
@@ -101,7 +102,7 @@ fn fold(worker: &mut Worker, shard: usize, range: &KeyRange) {
             })
             .collect();
         replace(worker, shard, folded)
-    });
+    })
 }
 
 /// Holds other records in place of those that were read, if they are still what is held.
@@ -186,13 +187,13 @@ fn forget(worker: &mut Worker, shard: usize, gone: &[(Key, Record)]) -> bool {
 fn expand(
     worker: &mut Worker,
     shard: usize,
-    row: Vec<u8>,
+    row: &[u8],
     change: &WildcardChange,
     ceiling: Stamp,
-) {
+) -> bool {
     let space = worker.shards[shard].space().clone();
     let Some(range) = space.range(&change.expr) else {
-        return;
+        return true;
     };
     let (mut full, mut scratch) = (String::new(), String::new());
     let finished = walk(worker, shard, &range, |worker, view, records| {
@@ -215,19 +216,16 @@ fn expand(
         }
         let now = worker.clock.now();
         worker.shards[shard].offer(now, &mut deletes);
-        true
+        // What neither the store nor the spool could take is in memory alone, and must not be all.
+        !worker.shards[shard].is_holding()
     });
-    if finished {
-        let now = worker.clock.now();
-        worker.shards[shard].maintain(
-            now,
-            vec![Write::Row {
-                table: Table::Jobs,
-                key: row,
-                value: None,
-            }],
-        );
-    }
+    let done = Write::Row {
+        table: Table::Jobs,
+        key: row.to_vec(),
+        value: None,
+    };
+    let now = worker.clock.now();
+    finished && worker.shards[shard].maintain(now, vec![done])
 }
 
 /// Forgets tombstones and wildcard operations below `old`.

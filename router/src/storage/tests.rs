@@ -24,7 +24,7 @@ use weir_backend_memory::MemoryVolume;
 use weir_backend_rocksdb::RocksdbVolume;
 use weir_core::{
     admission::Rules,
-    change::{Admission, Change, KeptChange, WildcardChange},
+    change::{Admission, Change, KeptChange, Table, WildcardChange},
     key::Key,
     pattern::{KeyPattern, KeySet},
     selection::Selection,
@@ -476,6 +476,29 @@ async fn a_wildcard_delete_without_a_stamp_deletes_what_was_there() {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
     );
+    world.storage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wildcard_delete_without_a_stamp_goes_on_when_a_read_has_failed() {
+    let world = World::rocksdb();
+    let before = numbered(0..60);
+    for (key, value) in &before {
+        world.put(key, 5, value);
+    }
+    world.holds(&before);
+    let unread = Fault::Error(ErrorKind::Unavailable);
+    world.faults.at(Operation::Scan, 30, unread);
+    world.hand(KeptChange::Wildcard(WildcardChange {
+        expr: OwnedKeyExpr::try_from("k/**").unwrap(),
+        stamp: None,
+        value: None,
+    }));
+    world.eventually("failed", |world| world.faults.injected() == 1);
+    world.holds(&BTreeMap::new());
+    let reader = world.storage.readers()[0].get().unwrap();
+    assert_eq!(reader.store.rows(Table::Jobs, &[], 10).unwrap(), []);
+    drop(reader);
     world.storage.close().await;
 }
 

@@ -307,9 +307,13 @@ impl Worker {
             while shard.deadline().is_some_and(|due| due <= now) && shard.tick(now) {}
         }
         for index in 0..self.shards.len() {
-            while !self.shards[index].jobs.is_empty() {
+            // A store that rests would fail them again: they wait with everything else.
+            while self.shards[index].is_current() && !self.shards[index].jobs.is_empty() {
                 let job = self.shards[index].jobs.remove(0);
-                jobs::run(self, index, job);
+                if !jobs::run(self, index, &job) {
+                    self.shards[index].begin_again(job);
+                    break;
+                }
             }
         }
         if now >= self.upkeep_due {

@@ -6,8 +6,10 @@ use weir_core::{
     version::Stamp,
 };
 
+use super::Shard;
+
 /// Work that takes long and is done between batches.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Job {
     /// Fold the wildcard journal into the records of a range.
     Fold(KeyRange),
@@ -21,6 +23,16 @@ pub(crate) enum Job {
         /// The newest stamp that was held.
         ceiling: Stamp,
     },
+}
+
+impl Shard {
+    /// Has a job that did not come to its end begun again. A store that is to be opened again brings
+    /// its jobs along.
+    pub(crate) fn begin_again(&mut self, job: Job) {
+        if self.open.is_some() && !self.jobs.contains(&job) {
+            self.jobs.insert(0, job);
+        }
+    }
 }
 
 impl Job {

@@ -1,8 +1,6 @@
 //! Changes that a store can never write: each is quarantined, whatever way it came, and stands in
 //! nobody's way.
 
-use weir_core::change::Table;
-
 use super::{
     replay::{Bench, held, offer_all, put},
     *,
