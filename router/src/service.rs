@@ -457,9 +457,8 @@ impl Service {
         if settings.on_closure == OnClosure::Destroy {
             let plan = self.engines.plan(&settings)?;
             tokio::task::spawn_blocking(move || {
-                for (_, _, mut shard) in plan.shards {
-                    shard.spec.destroy_on_close = true;
-                    shard.volume.open(&shard.spec)?.close()?;
+                for (_, _, shard) in plan.shards {
+                    shard.destroy()?;
                 }
                 anyhow::Ok(())
             })

@@ -129,6 +129,22 @@ impl Source for SharedReader {
     }
 }
 
+impl Plan {
+    /// Removes a shard that is closed, for good: what its store holds, and what waits for it. A storage
+    /// of the same name must not be given that.
+    ///
+    /// # Errors
+    /// Any; then not all of it is removed.
+    pub(crate) fn destroy(mut self) -> Result<(), Error> {
+        self.spec.destroy_on_close = true;
+        self.volume.open(&self.spec)?.close()?;
+        Spool::remove(&self.spool.0).map_err(|error| {
+            let message = format!("cannot remove the spool in {}", self.spool.0.display());
+            Error::new(ErrorKind::Unavailable, message).because(error)
+        })
+    }
+}
+
 impl Shard {
     /// A shard that opens its store at once if it can, and later if it cannot.
     pub(crate) fn new(plan: Plan, counters: Arc<Counters>, now: u64) -> std::io::Result<Self> {

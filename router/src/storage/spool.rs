@@ -135,6 +135,26 @@ impl Spool {
         Ok(spool)
     }
 
+    /// Removes the spool in `dir`, and the directory unless somebody keeps something else there.
+    pub(crate) fn remove(dir: &Path) -> io::Result<()> {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_some_and(|it| it == "spool") {
+                fs::remove_file(path)?;
+            }
+        }
+        File::open(dir)?.sync_all()?;
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Appends changes and syncs them. All of them are kept or, on an error, none is promised: the
     /// segment is cut back to what was there before. `now` is NTP64.
     pub(crate) fn append<'a>(

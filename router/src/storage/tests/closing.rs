@@ -39,6 +39,23 @@ fn what_could_be_kept_nowhere_until_the_end_is_counted() {
     assert_eq!(shard.close(bench.now), 2);
 }
 
+#[test]
+fn what_waits_for_a_store_is_destroyed_with_it() {
+    let mut bench = Bench::new(RocksdbVolume::default());
+    let mut shard = bench.open();
+    let down = Fault::Error(ErrorKind::Unavailable);
+    bench.faults.at(Operation::Commit, 1, down);
+    offer_all(&mut shard, bench.now, &[put("k", 1)]);
+    shard.close(bench.now);
+    assert!(bench.plan.spool.0.exists());
+    bench.plan.clone().destroy().unwrap();
+    assert!(!bench.plan.spool.0.exists());
+    // A storage of the same name begins with nothing.
+    let mut shard = bench.open();
+    bench.settle(&mut shard);
+    assert_eq!(held(&shard, "k"), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_queued_behind_a_resting_store_is_stored_when_the_router_stops() {
     let shape = Shape {
