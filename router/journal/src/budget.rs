@@ -12,6 +12,7 @@ use crate::{
     error::{JournalError, Result},
     files,
     journal::Journal,
+    newest::Superseded,
     options::{OnFull, one},
     reader::read_blocks,
     recovery::{counted, set_slots},
@@ -113,7 +114,7 @@ impl Journal {
 
     /// Writes a closed segment again, without what itself or one of the next of its lane has newer. Its
     /// entries move to the end of its positions: who reads on may see one twice, but none is passed over.
-    fn thin(&mut self, lane: u8, id: u64) -> Result<()> {
+    pub(crate) fn thin(&mut self, lane: u8, id: u64) -> Result<()> {
         let found = self.lock().neighbours(lane, id);
         let Some((ends, ranked, others)) = found else {
             return Ok(());
@@ -165,6 +166,8 @@ struct Thinned {
     sums: BTreeMap<Slot, Sums>,
     first: u64,
     fewer: u64,
+    /// What of it waits only as long as nothing newer does.
+    newest_only: Vec<Superseded>,
 }
 
 impl State {
@@ -230,27 +233,15 @@ impl State {
         segment.first = thinned.first;
         set_slots(segment, &sums);
         let bytes = segment.bytes;
-        // What was superseded by one of the same lane is what is gone.
-        let mut hidden = std::mem::take(&mut segment.hidden);
         self.bytes = self.bytes - old_bytes + bytes;
         self.mark += 1;
         for (slot, old) in &before {
             self.calendar.moved(*slot, self.mark);
             let new = thinned.sums.get(slot).map_or(0, |sums| sums.kept);
-            let gone = hidden
-                .get(slot)
-                .copied()
-                .unwrap_or(0)
-                .min(old - new.min(*old));
-            self.calendar.unhide(*slot, gone);
-            hidden.entry(*slot).and_modify(|hidden| *hidden -= gone);
             self.calendar.thin(*slot, old.saturating_sub(new));
         }
-        let lane = self.lane_mut(at);
-        lane.counters.coalesced += thinned.fewer;
-        if let Some(segment) = lane.segments.get_mut(&id) {
-            segment.hidden = hidden;
-        }
+        self.lane_mut(at).counters.coalesced += thinned.fewer;
+        self.settle((at, id), &thinned.newest_only);
     }
 }
 
@@ -329,6 +320,7 @@ fn rewrite(
     };
     let mut bytes = header.encode().to_vec();
     let mut blocks = Vec::new();
+    let mut newest_only = Vec::new();
     let mut builder = Builder::new();
     builder.begin(id, first);
     let now = u64::from(appended) << 32;
@@ -338,6 +330,10 @@ fn rewrite(
     }
     for (row, priority) in kept {
         builder.push(&row.entry, priority, row.newest_only, mark, now);
+        if let (true, KeptChange::Key(change)) = (row.newest_only, &row.entry.change) {
+            let version = change.version(change.stamp.unwrap_or_default());
+            newest_only.push(Superseded::of(&change.key, version));
+        }
         flush_if(&mut builder, block_bytes, &mut bytes, &mut blocks, id);
     }
     flush_if(&mut builder, 0, &mut bytes, &mut blocks, id);
@@ -355,6 +351,7 @@ fn rewrite(
         sums,
         first,
         fewer,
+        newest_only,
     }))
 }
 

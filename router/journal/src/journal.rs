@@ -397,8 +397,7 @@ impl Journal {
                 _ => None,
             };
             if let Some(key) = newest {
-                // Where it waits is known when it does.
-                let place = state.newest.offer(key, version, (entry.lane, 0));
+                let place = state.newest.offer(key, version);
                 if place != Place::First {
                     appended.coalesced += 1;
                     state.lane_mut(entry.lane).counters.coalesced += 1;
@@ -414,7 +413,7 @@ impl Journal {
             }
             let segment = state.keep(entry, waiting.priority, is_newest, counted, now);
             if let Some(key) = newest {
-                state.newest.moves(key, version, segment);
+                state.newest.put(key, version, segment);
             }
             appended.kept += 1;
         }

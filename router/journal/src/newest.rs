@@ -21,7 +21,16 @@ pub(crate) struct Newest {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Known {
     pub(crate) version: Version,
-    pub(crate) segment: Name,
+    /// The segment that has it and waits for it; none if that is not known for certain. Only then one that
+    /// is newer takes its place: to count the same entry as superseded twice would hide another one.
+    pub(crate) segment: Option<Name>,
+}
+
+/// An entry that waits only as long as no newer one of its key does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Superseded {
+    hash: u128,
+    pub(crate) version: Version,
 }
 
 /// What became of a version of such a key.
@@ -36,7 +45,9 @@ pub(crate) enum Place {
 }
 
 impl Newest {
-    pub(crate) fn offer(&mut self, key: &Key, version: Version, segment: Name) -> Place {
+    /// A version of a key. Where it waits is told by [`Newest::put`]; the same one as before waits where it
+    /// did.
+    pub(crate) fn offer(&mut self, key: &Key, version: Version) -> Place {
         let hash = key.hash128();
         let before = self.find(hash);
         if before.is_some_and(|before| before.version > version) {
@@ -45,6 +56,8 @@ impl Newest {
         if self.young.len() >= KEYS_MAX && !self.young.contains_key(&hash) {
             self.old = mem::take(&mut self.young);
         }
+        let same = before.filter(|before| before.version == version);
+        let segment = same.and_then(|same| same.segment);
         self.young.insert(hash, Known { version, segment });
         // The same one again supersedes nothing.
         match before.filter(|before| before.version < version) {
@@ -53,14 +66,27 @@ impl Newest {
         }
     }
 
-    /// A version waits in another segment from now on, if it is the newest.
-    pub(crate) fn moves(&mut self, key: &Key, version: Version, segment: Name) {
-        let hash = key.hash128();
-        for known in [&mut self.young, &mut self.old] {
-            if let Some(known) = known.get_mut(&hash).filter(|it| it.version == version) {
-                known.segment = segment;
-            }
+    /// A version waits in a segment from now on, if it is the newest. It must not count as superseded there.
+    pub(crate) fn put(&mut self, key: &Key, version: Version, segment: Name) {
+        self.put_hash(key.hash128(), version, segment);
+    }
+
+    /// What this segment has is another thing from now on.
+    pub(crate) fn forget_place(&mut self, segment: Name) {
+        for known in self.young.values_mut().chain(self.old.values_mut()) {
+            known.segment.take_if(|place| *place == segment);
         }
+    }
+
+    /// Says of an entry that a segment has, and does not count as superseded, where it waits. Returns
+    /// whether a newer one waits instead, so that it is to be counted.
+    pub(crate) fn settle(&mut self, entry: &Superseded, segment: Name) -> bool {
+        let newest = self.find(entry.hash);
+        let is_superseded = newest.is_some_and(|newest| newest.version > entry.version);
+        if !is_superseded {
+            self.put_hash(entry.hash, entry.version, segment);
+        }
+        is_superseded
     }
 
     /// Whether a newer version of the key is to be shipped instead.
@@ -73,11 +99,26 @@ impl Newest {
         self.young.is_empty() // `old` is filled from `young`, which has a key at once.
     }
 
+    fn put_hash(&mut self, hash: u128, version: Version, segment: Name) {
+        for known in [&mut self.young, &mut self.old] {
+            if let Some(known) = known.get_mut(&hash).filter(|it| it.version == version) {
+                known.segment = Some(segment);
+            }
+        }
+    }
+
     fn find(&self, hash: u128) -> Option<Known> {
         self.young
             .get(&hash)
             .or_else(|| self.old.get(&hash))
             .copied()
+    }
+}
+
+impl Superseded {
+    pub(crate) fn of(key: &Key, version: Version) -> Self {
+        let hash = key.hash128();
+        Self { hash, version }
     }
 }
 
@@ -92,20 +133,31 @@ mod tests {
         let version = |time| Version::put(Stamp { time, id: [1; 16] }, 7);
         let mut it = Newest::default();
         let key = Key::from("a");
-        assert_eq!(it.offer(&key, version(2), (0, 1)), Place::First);
-        assert_eq!(it.offer(&key, version(1), (0, 1)), Place::Older);
-        it.moves(&key, version(1), (0, 7));
-        it.moves(&key, version(2), (0, 2));
-        let before = Known {
-            version: version(2),
-            segment: (0, 2),
+        assert_eq!(it.offer(&key, version(2)), Place::First);
+        assert_eq!(it.offer(&key, version(1)), Place::Older);
+        it.put(&key, version(1), (0, 7));
+        it.put(&key, version(2), (0, 2));
+        assert_eq!(it.offer(&key, version(2)), Place::First);
+        it.forget_place((0, 7));
+        let before = |time, segment| {
+            Place::Newer(Known {
+                version: version(time),
+                segment,
+            })
         };
-        assert_eq!(it.offer(&key, version(3), (0, 1)), Place::Newer(before));
-        assert_eq!(it.offer(&key, version(3), (0, 1)), Place::First);
-        assert!(it.supersedes(&key, version(2)) && !it.supersedes(&key, version(3)));
+        assert_eq!(it.offer(&key, version(3)), before(2, Some((0, 2))));
+        assert_eq!(it.offer(&key, version(3)), Place::First);
+        it.put(&key, version(3), (0, 2));
+        it.forget_place((0, 2));
+        let old = Superseded::of(&key, version(2));
+        assert!(it.settle(&old, (0, 9)), "a newer one is known");
+        assert_eq!(it.offer(&key, version(4)), before(3, None));
+        assert!(!it.settle(&Superseded::of(&key, version(4)), (0, 9)));
+        assert_eq!(it.offer(&key, version(5)), before(4, Some((0, 9))));
+        assert!(it.supersedes(&key, version(2)) && !it.supersedes(&key, version(5)));
         assert!(!it.supersedes(&Key::from("b"), version(2)));
         for i in 0..3 * KEYS_MAX {
-            it.offer(&Key::new(format!("k/{i}")), version(9), (0, 1));
+            it.offer(&Key::new(format!("k/{i}")), version(9));
         }
         assert!(it.young.len() + it.old.len() <= 2 * KEYS_MAX);
         assert!(!it.supersedes(&key, version(2)), "it was forgotten");

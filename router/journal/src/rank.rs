@@ -22,12 +22,12 @@ use std::{
 use bytes::Bytes;
 use weir_core::{
     backlog::{LANES, Verdict},
-    change::KeptChange,
+    change::{Change, KeptChange},
     forward::{Entry, Order},
     ledger::Summary,
 };
 
-use self::part::Part;
+use self::part::{NEWEST_MAX, Part};
 use crate::{
     block::{Block, Row, Whole},
     calendar::{Slot, Sums, slot_of},
@@ -35,7 +35,7 @@ use crate::{
     files::{self, Files},
     journal::Journal,
     moves::{Move, Name},
-    newest::Place,
+    newest::{Place, Superseded},
     options::{Ranked, Unranked, one},
     reader::read_index,
     recovery::{counted, read_at, read_footer, usize_of},
@@ -64,6 +64,8 @@ pub(crate) struct Again {
     stays: Option<Part>,
     /// What goes, by lane.
     goes: BTreeMap<u8, Part>,
+    /// What of it stays as long as nothing newer waits.
+    newest_only: Vec<Superseded>,
     tally: Tally,
 }
 
@@ -91,8 +93,6 @@ enum Fate {
 #[derive(Debug, Default)]
 struct Tally {
     ranked: Ranked,
-    /// Superseded ones that were still there.
-    superseded: BTreeMap<Slot, u32>,
     coalesced: u64,
     reasons: HashMap<u32, u64>,
 }
@@ -195,6 +195,7 @@ impl Journal {
             asked: None,
             stays: None,
             goes: BTreeMap::new(),
+            newest_only: Vec::new(),
             tally: Tally::default(),
         }))
     }
@@ -246,7 +247,6 @@ impl Journal {
         if done.as_ref().is_err_and(JournalError::is_full) {
             again.clean_up(&*self.files, &self.dir);
         }
-        self.lock().early.clear();
         done
     }
 
@@ -303,7 +303,6 @@ impl Journal {
     fn forget_again(&mut self) {
         if let Some(again) = self.again.take() {
             again.clean_up(&*self.files, &self.dir);
-            self.lock().early.clear();
         }
     }
 
@@ -333,10 +332,6 @@ impl Again {
         // The newest first, so that what they supersede goes at once.
         let mut verdicts = verdicts.iter().rev();
         for (row, fate) in asked.whole.rows.iter().zip(&mut asked.fates).rev() {
-            if *fate == Fate::Ends {
-                let slot = sums_of(&row.entry).0;
-                *self.tally.superseded.entry(slot).or_default() += 1;
-            }
             if *fate == Fate::Asked {
                 let verdict = verdicts.next().filter(|_| is_right);
                 *fate = self.fate(state, row, verdict.unwrap_or(&Verdict::Default));
@@ -359,9 +354,7 @@ impl Again {
         };
         if let (true, KeptChange::Key(change)) = (place.newest_only, &row.entry.change) {
             let version = change.version(change.stamp.unwrap_or_default());
-            let offered = state
-                .newest
-                .offer(&change.key, version, (self.lane, self.id));
+            let offered = state.newest.offer(&change.key, version);
             self.tally.coalesced += u64::from(offered != Place::First);
             match offered {
                 Place::First => {}
@@ -390,6 +383,7 @@ impl Again {
         dir: &Path,
         asked: Asked,
     ) -> Result<()> {
+        self.note_newest_only(&asked);
         let is_same = asked.fates.iter().all(|fate| *fate == Fate::Stays);
         if is_same && self.stays.is_none() {
             return Ok(());
@@ -445,9 +439,10 @@ impl Again {
                             free.insert(Part::at_the_end(state, files, dir, from, lane)?)
                         }
                     };
-                    if let (true, KeptChange::Key(change)) = (newest_only, &row.entry.change) {
-                        let version = change.version(change.stamp.unwrap_or_default());
-                        state.lock().newest.moves(&change.key, version, part.name);
+                    if let (true, KeptChange::Key(change)) = (newest_only, &row.entry.change)
+                        && part.newest_only.len() < NEWEST_MAX
+                    {
+                        part.newest_only.push(superseded(change));
                     }
                     let sums = part.sums.entry(slot).or_default();
                     sums.all += all;
@@ -462,6 +457,22 @@ impl Again {
             }
         }
         stays.flush(dir)
+    }
+
+    /// Notes what of a block stays as long as nothing newer waits.
+    fn note_newest_only(&mut self, asked: &Asked) {
+        for (row, fate) in asked.whole.rows.iter().zip(&asked.fates) {
+            let newest_only = match fate {
+                Fate::Stays | Fate::Asked => row.newest_only,
+                Fate::Changes(_, newest_only) => *newest_only,
+                Fate::Goes(..) | Fate::Ends => false,
+            };
+            if let (true, KeptChange::Key(change)) = (newest_only, &row.entry.change)
+                && self.newest_only.len() < NEWEST_MAX
+            {
+                self.newest_only.push(superseded(change));
+            }
+        }
     }
 
     /// Begins to write what stays, with all that was before the block at hand.
@@ -580,28 +591,19 @@ impl State {
             }
             segments.push((part.name.0, segment));
         }
-        let mut hidden = self.remove(lane, id).map(|old| old.hidden);
+        self.remove(lane, id);
         for (at, mut segment) in segments {
             if (at, segment.id) == (lane, id) {
-                segment.hidden = hidden.take().unwrap_or_default();
-                for (slot, gone) in &again.tally.superseded {
-                    segment
-                        .hidden
-                        .entry(*slot)
-                        .and_modify(|left| *left = left.saturating_sub(*gone));
-                }
                 segment.first = first;
                 segment.thinned_to = thinned_to;
                 segment.generation = generation + 1;
             }
-            if let Some(early) = self.early.remove(&(at, segment.id)) {
-                segment.hidden = early;
-            }
-            for (slot, count) in &segment.hidden {
-                self.calendar.hide(*slot, *count);
-            }
             self.bytes += segment.bytes;
             self.lane_mut(at).segments.insert(segment.id, segment);
+        }
+        self.settle((lane, id), &again.newest_only);
+        for part in again.goes.values() {
+            self.settle(part.name, &part.newest_only);
         }
         for slot in slots {
             self.calendar.moved(slot, mark);
@@ -625,6 +627,13 @@ impl State {
             lane.count_dropped(*reason, *count);
         }
     }
+}
+
+fn superseded(change: &Change) -> Superseded {
+    Superseded::of(
+        &change.key,
+        change.version(change.stamp.unwrap_or_default()),
+    )
 }
 
 /// The second of an entry, and what it adds to the sums.

@@ -17,7 +17,7 @@ use crate::{
     files,
     lost::LostList,
     moves::Name,
-    newest::{Known, Newest},
+    newest::{Known, Newest, Superseded},
     options::{Damaged, LaneStatus, Options, Ranked, one},
     reader::Cache,
     segment::{HEADER_LEN, INDEX_LEN, Info, SUMS_LEN, TRAILER_LEN},
@@ -49,8 +49,6 @@ pub(crate) struct State {
     /// How much the disk has taken at the most, once it has refused to take more.
     pub(crate) disk: Option<u64>,
     pub(crate) poisoned: Option<String>,
-    /// What is known to be superseded in segments that are still being written anew.
-    pub(crate) early: BTreeMap<Name, BTreeMap<Slot, u32>>,
     /// Who decides now.
     pub(crate) ranking: u32,
     pub(crate) ranked: Ranked,
@@ -152,7 +150,6 @@ impl State {
             unwritten: 0,
             disk: None,
             poisoned: None,
-            early: BTreeMap::new(),
             ranking: 0,
             ranked: Ranked::default(),
             moved: 0,
@@ -238,14 +235,37 @@ impl State {
 
     /// An entry that is kept was superseded: nobody waits for it any more.
     pub(crate) fn hide(&mut self, known: &Known) {
-        let (lane, id) = known.segment;
+        let Some((lane, id)) = known.segment else {
+            return;
+        };
         let slot = slot_of(&known.version.stamp);
         if let Some(segment) = self.lane_mut(lane).segments.get_mut(&id) {
             *segment.hidden.entry(slot).or_default() += 1;
             self.calendar.hide(slot, 1);
-        } else if let Some(hidden) = self.early.get_mut(&known.segment) {
-            *hidden.entry(slot).or_default() += 1;
         }
+    }
+
+    /// A segment was written anew, and has these of which a newer one may be: counts those of which one is.
+    /// What it had before is not there for certain, so what was counted of it counts no longer. To count too
+    /// few makes a second wait for too long; too many, and others of it would wait for nobody.
+    pub(crate) fn settle(&mut self, name: Name, entries: &[Superseded]) {
+        let mut hidden: BTreeMap<Slot, u32> = BTreeMap::new();
+        self.newest.forget_place(name);
+        for entry in entries {
+            if self.newest.settle(entry, name) {
+                *hidden.entry(slot_of(&entry.version.stamp)).or_default() += 1;
+            }
+        }
+        let Some(segment) = self.lanes[usize::from(name.0)].segments.get_mut(&name.1) else {
+            return;
+        };
+        for (slot, count) in &segment.hidden {
+            self.calendar.unhide(*slot, *count);
+        }
+        for (slot, count) in &hidden {
+            self.calendar.hide(*slot, *count);
+        }
+        segment.hidden = hidden;
     }
 
     /// Counts what is not kept.

@@ -6,6 +6,7 @@ mod format;
 mod full;
 mod life;
 mod model;
+mod newest;
 mod ranking;
 mod reading;
 

@@ -13,6 +13,7 @@ use crate::{
     error::{JournalError, Result},
     files::{self, Files, Output},
     moves::Name,
+    newest::Superseded,
     recovery::set_slots,
     segment::{self, HEADER_LEN, Header, Info},
     state::{Segment, State},
@@ -29,7 +30,12 @@ pub(super) struct Part {
     pub(super) blocks: Vec<Info>,
     pub(super) builder: Builder,
     pub(super) sums: BTreeMap<Slot, Sums>,
+    /// What of it waits only as long as nothing newer does. What is beyond the limit counts as waiting.
+    pub(super) newest_only: Vec<Superseded>,
 }
+
+/// As many as there are keys of which the newest is known.
+pub(super) const NEWEST_MAX: usize = 64 << 10;
 
 impl Part {
     /// At the end of a lane; behind it there is room for all the positions of a segment.
@@ -50,7 +56,6 @@ impl Part {
             state.next_segment += 1;
             let first = state.lane(lane).next;
             state.lane_mut(lane).next += most;
-            state.early.insert((lane, id), BTreeMap::new());
             Header {
                 lane,
                 is_coalesced: false,
@@ -75,6 +80,7 @@ impl Part {
             blocks: Vec::new(),
             builder,
             sums: BTreeMap::new(),
+            newest_only: Vec::new(),
         };
         if let Err(error) = begun {
             drop(part);
