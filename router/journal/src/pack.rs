@@ -130,24 +130,47 @@ pub fn pack(entries: &[Entry]) -> Bytes {
     out.finish(VERSION)
 }
 
-/// Unpacks what [`pack`] has packed, of at most so many bytes: keys, values and 64 an entry.
+/// Unpacks what [`pack`] has packed, of at most so many bytes: keys, values with all that belongs to them,
+/// and 64 an entry.
 ///
 /// # Errors
 /// If the bytes are no parcel, or one of more than that. Costs memory in proportion to `bytes_max` at most.
 pub fn unpack(bytes: &Bytes, bytes_max: usize) -> Result<Vec<KeptChange>, Unpackable> {
-    let mut input = Input::open(bytes, VERSION, bytes_max)?;
+    unpack_long(bytes, bytes_max, bytes_max)
+}
+
+/// [`unpack`], with another limit if there is one entry alone: that is as long as it is, and several are
+/// packed together only as long as they are short.
+///
+/// # Errors
+/// As there.
+pub fn unpack_long(
+    bytes: &Bytes,
+    bytes_max: usize,
+    one_bytes_max: usize,
+) -> Result<Vec<KeptChange>, Unpackable> {
+    let most = |entries: usize| {
+        if entries > 1 {
+            bytes_max
+        } else {
+            one_bytes_max
+        }
+    };
+    let mut input = Input::open(bytes, VERSION, most)?;
     let malformed = Unpackable::Malformed;
     let (sources, shapes) = read_shapes(&mut input).ok_or(malformed)?;
     let mut changes = Vec::new();
     let mut text: Vec<u8> = Vec::new();
     let mut first = 0;
     for _ in 0..input.head.len().ok_or(malformed)? {
-        let group = read_group(&mut input, &mut text).ok_or(malformed)?;
-        input.spend(group.rows.saturating_mul(ENTRY_BYTES + text.len()))?;
+        let group = read_group(&mut input, &mut text)?;
         let mut heads = Vec::with_capacity(group.rows);
         let mut time = first;
         for row in 0..group.rows {
             let (shape, attachment) = read_head(&mut input, &shapes).ok_or(malformed)?;
+            // Entries share what is told once, but each counts for it.
+            let schema = shapes[shape].schema.as_ref().map_or(0, Bytes::len);
+            input.spend(schema + attachment.as_ref().map_or(0, Bytes::len))?;
             let step = input.time().ok_or(malformed)?;
             time = u64::wrapping_add(time, unzigzag(step));
             if row == 0 {
@@ -305,27 +328,33 @@ impl Group {
     }
 }
 
-fn read_group(input: &mut Input, text: &mut Vec<u8>) -> Option<Group> {
+fn read_group(input: &mut Input, text: &mut Vec<u8>) -> Result<Group, Unpackable> {
+    let (is_wildcard, rows) = read_group_head(input, text).ok_or(Unpackable::Malformed)?;
+    // To look at a key takes as long as it is, so it is paid for first.
+    input.spend(rows.saturating_mul(ENTRY_BYTES + text.len()))?;
+    let key = String::from_utf8(text.clone()).map_err(|_| Unpackable::Malformed)?;
+    let expr = match is_wildcard {
+        false => None,
+        true => Some(OwnedKeyExpr::new(key.as_str()).map_err(|_| Unpackable::Malformed)?),
+    };
+    Ok(Group {
+        key: Key::new(key),
+        expr,
+        rows,
+    })
+}
+
+/// Whether a key is an expression, and how many entries it has: one at least, or it would cost nothing.
+fn read_group_head(input: &mut Input, text: &mut Vec<u8>) -> Option<(bool, usize)> {
     let shared = input.head.len().filter(|shared| *shared <= text.len())?;
     let len = input.head.len()?;
     let rest = input.head.take(len)?;
     text.truncate(shared);
     text.extend_from_slice(&rest);
-    let key = String::from_utf8(text.clone()).ok()?;
-    let expr = match input.head.byte()? {
-        0 => None,
-        _ => Some(OwnedKeyExpr::new(key.as_str()).ok()?),
-    };
+    let is_wildcard = input.head.byte()? != 0;
+    let rows = input.head.len().filter(|rows| *rows > 0)?;
     // Each entry has a byte at least that says its shape.
-    let rows = input
-        .head
-        .len()
-        .filter(|rows| *rows <= input.shapes.left())?;
-    Some(Group {
-        key: Key::new(key),
-        expr,
-        rows,
-    })
+    (rows <= input.shapes.left()).then_some((is_wildcard, rows))
 }
 
 fn read_head(input: &mut Input, shapes: &[Shape]) -> Option<(usize, Option<Bytes>)> {

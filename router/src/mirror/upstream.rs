@@ -25,9 +25,10 @@ use crate::{
 const CREDIT_ALL: usize = 64 << 20;
 const CREDIT_MIN: usize = 256 << 10;
 const CREDIT_MAX: usize = 8 << 20;
-/// The most that a parcel may become when it is unpacked. Links ship some hundred KiB at once, and one
-/// record however long it is.
-const PARCEL_BYTES_MAX: usize = 512 << 20;
+/// The most that a parcel may become when it is unpacked. Links ship some hundred KiB at once, as they lie
+/// in a journal, where long keys that are alike take little; and one record however long it is.
+const PARCEL_BYTES_MAX: usize = 64 << 20;
+const RECORD_BYTES_MAX: usize = 512 << 20;
 
 impl Answering {
     /// Answers a frame of a link that came at `came`. Nothing is said to be stored before it is as durable as
@@ -76,7 +77,8 @@ impl Answering {
     }
 
     async fn store(&self, packed: bytes::Bytes) -> Result<Stored, String> {
-        let unpack = move || weir_journal::pack::unpack(&packed, PARCEL_BYTES_MAX);
+        let unpack =
+            move || weir_journal::pack::unpack_long(&packed, PARCEL_BYTES_MAX, RECORD_BYTES_MAX);
         let unpacked = tokio::task::spawn_blocking(unpack).await;
         let unpacked = unpacked.map_err(|error| error.to_string())?;
         let changes = unpacked.map_err(|error| format!("a parcel cannot be unpacked: {error}"))?;

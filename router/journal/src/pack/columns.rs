@@ -11,6 +11,8 @@ use crate::varint::{Cursor, put_len};
 
 /// Fast, and on such columns almost as good as slower ones.
 const LEVEL: i32 = 1;
+/// Which of the streams has the shapes.
+const SHAPES: usize = 1;
 /// What is shorter is not worth a frame.
 const PACKED_MIN: usize = 24;
 
@@ -105,22 +107,33 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// Unpacks the streams, which are at most twice `bytes_max` together.
-    pub(super) fn open(bytes: &Bytes, version: u8, bytes_max: usize) -> Result<Self, Unpackable> {
+    /// Unpacks the streams, which are together at most twice what `bytes_max` says of a parcel of so many
+    /// entries at the most.
+    pub(super) fn open(
+        bytes: &Bytes,
+        version: u8,
+        bytes_max: impl FnOnce(usize) -> usize,
+    ) -> Result<Self, Unpackable> {
         let mut cursor = Cursor::new(bytes.clone());
         match cursor.byte() {
             Some(known) if known == version => {}
             Some(other) => return Err(Unpackable::Version(other)),
             None => return Err(Unpackable::Malformed),
         }
-        let mut room = bytes_max.saturating_mul(2);
-        let mut streams = Vec::with_capacity(STREAMS);
+        // Nothing is unpacked before it is known how much that is.
+        let mut parts = Vec::with_capacity(STREAMS);
         for _ in 0..STREAMS {
-            let len = cursor.len().ok_or(Unpackable::Malformed)?;
-            room = room.checked_sub(len).ok_or(Unpackable::Large)?;
-            streams.push(Cursor::new(
-                read(&mut cursor, len).ok_or(Unpackable::Malformed)?,
-            ));
+            parts.push(part(&mut cursor).ok_or(Unpackable::Malformed)?);
+        }
+        // Each entry has a byte at least that says its shape.
+        let bytes_max = bytes_max(parts[SHAPES].0);
+        let mut room = bytes_max.saturating_mul(2);
+        for (len, _) in &parts {
+            room = room.checked_sub(*len).ok_or(Unpackable::Large)?;
+        }
+        let mut streams = Vec::with_capacity(STREAMS);
+        for part in parts {
+            streams.push(Cursor::new(read(part).ok_or(Unpackable::Malformed)?));
         }
         let streams: [Cursor; STREAMS] = streams.try_into().map_err(|_| Unpackable::Malformed)?;
         let [
@@ -163,12 +176,22 @@ impl Input {
     }
 }
 
-fn read(cursor: &mut Cursor, len: usize) -> Option<Bytes> {
-    let packed = cursor.len()?;
-    if packed == 0 {
-        return cursor.take(len);
-    }
-    let packed = cursor.take(packed)?;
+/// The length of a stream, and its bytes: packed, unless it is they.
+type Part = (usize, Result<Bytes, Bytes>);
+
+fn part(cursor: &mut Cursor) -> Option<Part> {
+    let len = cursor.len()?;
+    Some(match cursor.len()? {
+        0 => (len, Ok(cursor.take(len)?)),
+        packed => (len, Err(cursor.take(packed)?)),
+    })
+}
+
+fn read((len, bytes): Part) -> Option<Bytes> {
+    let packed = match bytes {
+        Ok(bytes) => return Some(bytes),
+        Err(packed) => packed,
+    };
     let mut stream = vec![0; len];
     let found = zstd_safe::decompress(&mut stream[..], &packed).ok()?;
     (found == len).then(|| Bytes::from(stream))

@@ -127,6 +127,95 @@ fn what_is_too_large_or_of_another_version_is_said() {
     );
 }
 
+/// A parcel that [`pack`] would never make.
+fn forged(shape: &[u8], fill: impl FnOnce(&mut Output)) -> Bytes {
+    let mut out = Output::default();
+    put_len(&mut out.head, 1);
+    out.head.extend([1; 16]);
+    put_len(&mut out.head, 1);
+    out.head.extend_from_slice(shape);
+    fill(&mut out);
+    out.finish(VERSION)
+}
+
+fn forged_group(out: &mut Output, shared: usize, rest: &[u8], rows: usize) {
+    put_len(&mut out.head, shared);
+    put_len(&mut out.head, rest.len());
+    out.head.extend_from_slice(rest);
+    out.head.push(0);
+    put_len(&mut out.head, rows);
+    for _ in 0..rows {
+        out.shapes.push(0);
+        out.lengths.push(0);
+        out.push_time(0);
+    }
+    if rows > 0 {
+        out.head.push(1);
+        put_len(&mut out.head, rows);
+    }
+}
+
+#[test]
+fn a_key_of_no_entries_is_none() {
+    const LONG: usize = 1 << 20;
+    let packed = forged(&[0, 0, 0], |out| {
+        put_len(&mut out.head, 8_000);
+        forged_group(out, 0, &[b'x'; LONG], 0);
+        for _ in 1..8_000 {
+            forged_group(out, LONG, &[], 0);
+        }
+    });
+    assert!(packed.len() < 1000);
+    assert_eq!(unpack(&packed, 4 << 20).unwrap_err(), Unpackable::Malformed);
+}
+
+/// Each entry has it in full: it counts as often as it comes.
+#[test]
+fn a_shared_schema_counts_for_each_entry() {
+    const LONG: usize = 1 << 20;
+    let mut shape = vec![0, 0, SCHEMA];
+    put_len(&mut shape, LONG);
+    shape.extend([b's'; LONG]);
+    for (rows, is_large) in [(3, false), (4, true), (2_000, true)] {
+        let packed = forged(&shape, |out| {
+            put_len(&mut out.head, 1);
+            forged_group(out, 0, b"a", rows);
+        });
+        assert!(packed.len() < 1000);
+        let unpacked = unpack(&packed, 4 << 20);
+        assert_eq!(unpacked == Err(Unpackable::Large), is_large, "{rows}");
+        assert_eq!(unpacked.is_ok(), !is_large, "{rows}");
+    }
+}
+
+#[test]
+fn one_entry_may_be_longer_than_several_together() {
+    let entry = |len: usize| Entry {
+        change: KeptChange::Key(Change {
+            key: Key::from("a"),
+            stamp: Some(Stamp {
+                time: 1,
+                id: [1; 16],
+            }),
+            value: Some(Value::bytes("x".repeat(len))),
+        }),
+        lane: 0,
+        expires: None,
+    };
+    for (lens, is_taken) in [
+        (&[60_000][..], true),
+        (&[70_000], false),
+        (&[3_000, 500], true),
+        (&[3_000, 1_500], false),
+        (&[60_000, 1], false),
+    ] {
+        let entries: Vec<Entry> = lens.iter().map(|len| entry(*len)).collect();
+        let unpacked = unpack_long(&pack(&entries), 4 << 10, 64 << 10);
+        assert_eq!(unpacked.is_ok(), is_taken, "{lens:?}");
+        assert!(is_taken || unpacked == Err(Unpackable::Large), "{lens:?}");
+    }
+}
+
 /// 40 bytes of JSON at 10,000 a second over 200 keys.
 pub(crate) fn readings(count: u64) -> Vec<Entry> {
     let mut seed = 7u64;
