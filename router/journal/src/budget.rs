@@ -124,14 +124,17 @@ impl Journal {
             let path = self.dir.join(files::name_of(lane, id));
             read_blocks(&path, lane, id).map_err(JournalError::io(path))
         };
-        let own = read(id)?;
-        let mut newest = HashMap::new();
         // What cannot be read is left as it is, and another way is found.
+        let Some(own) = read(id)? else { return Ok(()) };
+        let mut newest = HashMap::new();
         if note_newest(lane, &own, &mut newest).is_err() {
             return Ok(());
         }
         for other in others {
-            if note_newest(lane, &read(other)?, &mut newest).is_err() {
+            let Some(other) = read(other)? else {
+                return Ok(());
+            };
+            if note_newest(lane, &other, &mut newest).is_err() {
                 return Ok(());
             }
         }

@@ -334,23 +334,32 @@ impl Journal {
         }
     }
 
-    /// Writes what was given up, at once or once a second. Want of room is no error: it is tried again.
+    /// Writes what was given up, at once or once a second, and then what was set aside. Want of room is no
+    /// error: it is tried again.
     pub(crate) fn write_lost(&mut self, now: u64, at_once: bool) -> Result<()> {
         if !at_once && now.wrapping_sub(self.lost_at) < LOST_DELAY {
             return Ok(());
         }
-        let Some(bytes) = self.lock().lost.take_changes() else {
-            return Ok(());
+        let (bytes, mut aside) = {
+            let mut state = self.lock();
+            let aside = std::mem::take(&mut state.unwritten_aside);
+            (state.lost.take_changes(), aside)
         };
-        self.lost_at = now;
-        match files::replace(&*self.files, &self.dir, files::LOST, &bytes) {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.lock().lost.keep_changes();
+        if let Some(bytes) = bytes {
+            self.lost_at = now;
+            if let Err(error) = files::replace(&*self.files, &self.dir, files::LOST, &bytes) {
+                let mut state = self.lock();
+                state.lost.keep_changes();
+                aside.append(&mut state.unwritten_aside);
+                state.unwritten_aside = aside;
                 let error = JournalError::io(self.dir.join(files::LOST))(error);
-                if error.is_full() { Ok(()) } else { Err(error) }
+                return if error.is_full() { Ok(()) } else { Err(error) };
             }
         }
+        for (damaged, bytes) in aside {
+            recovery::keep_aside(&self.dir, &damaged, &bytes);
+        }
+        Ok(())
     }
 
     fn append_chunk(&self, chunk: &[Waiting], now: u64, appended: &mut Appended) {

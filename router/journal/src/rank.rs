@@ -172,12 +172,16 @@ impl Journal {
         let open = || -> io::Result<_> {
             let file = File::open(&path)?;
             let footer = read_footer(&file, file.metadata()?.len())?;
-            let blocks = read_index(&file, &name, lane, id)?;
-            Ok((file, footer, blocks))
+            let index = read_index(&file, &name, lane, id)?;
+            Ok((file, footer, index))
         };
-        let Ok((file, Some((_, sums)), blocks)) = open() else {
+        let Ok((file, Some((_, sums)), index)) = open() else {
             return Ok(None);
         };
+        // To write it again without what is damaged would be to lose that, and to tell nobody.
+        if !index.is_whole {
+            return Ok(None);
+        }
         let state = self.lock();
         let Some(segment) = state.lane(lane).segments.get(&id) else {
             return Ok(None);
@@ -189,7 +193,7 @@ impl Journal {
             is_coalesced: segment.thinned_to > 0,
             ranking: state.ranking,
             file,
-            blocks,
+            blocks: index.blocks,
             at: 0,
             sums: sums.into_iter().collect(),
             asked: None,

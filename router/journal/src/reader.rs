@@ -2,9 +2,9 @@
 //! the lock only to look where a block is.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -17,8 +17,8 @@ use crate::{
     error::is_bad_medium,
     options::Damaged,
     outbox::ScopeSums,
-    recovery::{keep_aside, read_at, read_trailer, scan, usize_of},
-    segment::{self, INDEX_LEN, Info},
+    recovery::{Scan, read_at, read_trailer, scan, usize_of},
+    segment::{self, INDEX_LEN, Info, Trailer},
     state::{Segment, State},
 };
 
@@ -136,9 +136,12 @@ impl Reader {
             let Some(file) = self.open(lane, id, name)? else {
                 return Ok(None);
             };
-            let blocks =
+            let index =
                 read_index(file, name, lane, id.0).map_err(|error| unreadable(name, &error))?;
-            self.cache.index = Some((id, blocks));
+            for (damaged, bytes) in index.damaged {
+                self.state.lock().set_aside(lane, id.0, damaged, bytes);
+            }
+            self.cache.index = Some((id, index.blocks));
         }
         Ok(self.cache.index.as_ref().map(|(_, blocks)| &blocks[..]))
     }
@@ -184,7 +187,7 @@ impl Reader {
         Ok(self.cache.file.as_ref().map(|(_, file)| file))
     }
 
-    fn set_aside(&self, lane: u8, id: u64, file: String, info: Info, why: String, bytes: &[u8]) {
+    fn set_aside(&self, lane: u8, id: u64, file: String, info: Info, why: String, bytes: &Bytes) {
         let damaged = Damaged {
             file,
             offset: info.offset,
@@ -192,9 +195,9 @@ impl Reader {
             head: Some(info.head),
             why,
         };
-        if self.state.lock().set_aside(lane, id, damaged.clone()) {
-            keep_aside(&self.dir, &damaged, bytes);
-        }
+        self.state
+            .lock()
+            .set_aside(lane, id, damaged, bytes.clone());
     }
 }
 
@@ -215,32 +218,76 @@ impl Seek {
     }
 }
 
+/// Where the blocks of a segment are.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) blocks: Vec<Info>,
+    /// What lies between them and is none.
+    pub(crate) damaged: Vec<(Damaged, Bytes)>,
+    /// Whether these are all that it has ever had.
+    pub(crate) is_whole: bool,
+}
+
+impl Index {
+    fn of(bytes: &Bytes, found: Scan, trailer: Option<&Trailer>) -> Self {
+        let part = |it: &Damaged| bytes.slice(usize_of(it.offset)..usize_of(it.offset + it.bytes));
+        let damaged: Vec<_> = found
+            .damaged
+            .into_iter()
+            .map(|it| (part(&it), it))
+            .collect();
+        let is = |trailer: &Trailer| trailer.blocks as usize == found.blocks.len();
+        Self {
+            is_whole: damaged.is_empty() && trailer.is_some_and(is),
+            damaged: damaged.into_iter().map(|(bytes, it)| (it, bytes)).collect(),
+            blocks: found.blocks,
+        }
+    }
+}
+
 /// The index that a segment has, or, if that is damaged, what its blocks say.
-pub(crate) fn read_index(file: &File, name: &str, lane: u8, id: u64) -> io::Result<Vec<Info>> {
+pub(crate) fn read_index(file: &File, name: &str, lane: u8, id: u64) -> io::Result<Index> {
     let len = file.metadata()?.len();
-    if let Some(trailer) = read_trailer(file, len)? {
+    let trailer = read_trailer(file, len)?;
+    if let Some(trailer) = trailer {
         let bytes = read_at(
             file,
             trailer.index_at(),
             trailer.blocks as usize * INDEX_LEN,
         )?;
-        if let Ok(index) = segment::read_index(&Bytes::from(bytes), &trailer) {
-            return Ok(index);
+        if let Ok(blocks) = segment::read_index(&Bytes::from(bytes), &trailer) {
+            return Ok(Index {
+                blocks,
+                damaged: Vec::new(),
+                is_whole: true,
+            });
         }
     }
-    let bytes = read_at(file, 0, usize_of(len))?;
-    Ok(scan(&Bytes::from(bytes), name, lane, id).blocks)
+    let bytes = Bytes::from(read_at(file, 0, usize_of(len))?);
+    let found = scan(&bytes, name, lane, id);
+    Ok(Index::of(&bytes, found, trailer.as_ref()))
 }
 
-/// Reads a whole segment: its entries' blocks, those that can be read.
+/// Reads all blocks of a closed segment; `None` if one of them cannot be read. Whoever reads them one by one
+/// sets that aside, and tells.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub(crate) fn read_blocks(path: &std::path::Path, lane: u8, id: u64) -> io::Result<Vec<Block>> {
-    let bytes = Bytes::from(fs::read(path)?);
-    let found = scan(&bytes, "", lane, id);
+pub(crate) fn read_blocks(path: &Path, lane: u8, id: u64) -> io::Result<Option<Vec<Block>>> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let read = || Ok((read_trailer(&file, len)?, read_at(&file, 0, usize_of(len))?));
+    let (trailer, bytes) = match read() {
+        Err(error) if is_bad_medium(&error) => return Ok(None),
+        other => other?,
+    };
+    let bytes = Bytes::from(bytes);
+    let index = Index::of(&bytes, scan(&bytes, "", lane, id), trailer.as_ref());
     let open = |info: &Info| Block::open(&bytes.slice(usize_of(info.offset)..)).ok();
-    Ok(found.blocks.iter().filter_map(open).collect())
+    let blocks = index
+        .is_whole
+        .then(|| index.blocks.iter().map(open).collect());
+    Ok(blocks.flatten())
 }
 
 fn find(state: &State, lane: u8, seek: Seek, wanted: &dyn Fn(&Head) -> bool) -> Option<Found> {

@@ -52,12 +52,17 @@ pub(crate) fn recover(state: &mut State, files: &dyn files::Files) -> Result<Rec
             files::remove(&dir.join(name)).map_err(JournalError::io(dir.join(name)))?;
         } else if let Some(parsed) = files::parse_name(name) {
             names.push(parsed);
+        } else if let Some(aside) = name.strip_suffix(files::DAMAGED)
+            && let Some((_, id)) = files::parse_name(aside)
+        {
+            // Its segment may be gone; another one of this name would be taken for it.
+            state.next_segment = state.next_segment.max(id + 1);
         }
     }
     names.sort_unstable();
     read_lost(state, &dir, files, &mut recovery)?;
     for (lane, id) in names {
-        match take_over(state, lane, id, &mut recovery) {
+        match take_over(state, (lane, id), files, &mut recovery) {
             // One bad place on the disk costs its segment, not the journal.
             Err(JournalError::Io { path, source }) if is_bad_medium(&source) => {
                 let damaged = Damaged {
@@ -201,7 +206,12 @@ fn read_lost(
 }
 
 /// Takes over a file.
-fn take_over(state: &mut State, lane: u8, id: u64, recovery: &mut Recovery) -> Result<()> {
+fn take_over(
+    state: &mut State,
+    (lane, id): (u8, u64),
+    files: &dyn files::Files,
+    recovery: &mut Recovery,
+) -> Result<()> {
     let dir = state.options.dir.clone();
     let name = files::name_of(lane, id);
     let path = dir.join(&name);
@@ -270,7 +280,7 @@ fn take_over(state: &mut State, lane: u8, id: u64, recovery: &mut Recovery) -> R
     }
     let found = scan(&bytes, &name, lane, id);
     recovery.scanned += 1;
-    rebuild(state, (lane, id), &bytes, found, recovery)
+    rebuild(state, (lane, id), &bytes, found, files, recovery)
 }
 
 /// Makes a closed segment of one that was read through.
@@ -279,6 +289,7 @@ fn rebuild(
     (lane, id): (u8, u64),
     bytes: &Bytes,
     found: Scan,
+    files: &dyn files::Files,
     recovery: &mut Recovery,
 ) -> Result<()> {
     let name = files::name_of(lane, id);
@@ -321,32 +332,42 @@ fn rebuild(
         .unwrap_or(0);
     let ends = (segment.first, segment.end);
     let footer = segment::footer(found.sums.iter(), &found.blocks, found.end, ends, 0);
-    let footer_len = footer.len() as u64;
-    segment.bytes = found.end + footer_len;
-    segment.blocks = None;
-    match write_end(&path, &header, found.end, &footer) {
-        Err(error) if is_no_room(&error) => {
-            // It is read all the same, and gets its footer another time.
-            segment.bytes = found.end;
-            segment.blocks = Some(found.blocks);
-        }
+    segment.bytes = found.end;
+    segment.blocks = Some(found.blocks);
+    recovery.segments += 1;
+    recovery.records += segment.records();
+    state.adopt(lane, segment, &sums, mark);
+    for damaged in found.damaged {
+        let part = bytes.slice(usize_of(damaged.offset)..usize_of(damaged.offset + damaged.bytes));
+        state.set_aside(lane, id, damaged.clone(), part);
+        recovery.damaged.push(damaged);
+    }
+    // Who finds the footer looks no further: what is damaged has to be known before.
+    let written = note_damage(state, files);
+    match written.and_then(|()| write_end(&path, &header, found.end, &footer)) {
+        // It is read all the same, and gets its footer another time.
+        Err(error) if is_no_room(&error) => {}
         // It can be read. A disk that does not take what is written is no bad place in it.
         Err(error) => {
             let why = format!("{}: {error}", path.display());
             return Err(JournalError::Poisoned { why });
         }
-        Ok(()) => {}
+        Ok(()) => state.ended(lane, id, footer.len() as u64),
     }
-    recovery.segments += 1;
-    recovery.records += segment.records();
-    recovery.bytes += segment.bytes;
-    state.adopt(lane, segment, &sums, mark);
-    for damaged in found.damaged {
-        let part = bytes.slice(usize_of(damaged.offset)..usize_of(damaged.offset + damaged.bytes));
-        if state.set_aside(lane, id, damaged.clone()) {
-            keep_aside(&state.options.dir, &damaged, &part);
-        }
-        recovery.damaged.push(damaged);
+    let segment = state.lane(lane).segments.get(&id);
+    recovery.bytes += segment.map_or(0, |segment| segment.bytes);
+    Ok(())
+}
+
+/// Has the disk know of what was set aside: first that it is lost, then what it was.
+fn note_damage(state: &mut State, files: &dyn files::Files) -> io::Result<()> {
+    let dir = state.options.dir.clone();
+    if let Some(bytes) = state.lost.take_changes() {
+        files::replace(files, &dir, files::LOST, &bytes)
+            .inspect_err(|_| state.lost.keep_changes())?;
+    }
+    for (damaged, bytes) in std::mem::take(&mut state.unwritten_aside) {
+        keep_aside(&dir, &damaged, &bytes);
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ use crate::{
     segment::{HEADER_LEN, INDEX_LEN, Info, SUMS_LEN, TRAILER_LEN},
 };
 
+/// Blocks that wait in memory to be set aside.
+const ASIDE_MAX: usize = 64;
 /// Reasons for dropping that are told apart: a policy's numbers could be any.
 const REASONS_MAX: usize = 256;
 
@@ -37,6 +39,9 @@ pub(crate) struct State {
     pub(crate) damaged: Vec<Damaged>,
     /// Blocks that were set aside already: segment and offset.
     pub(crate) aside: HashSet<(u64, u64)>,
+    /// Those of them that are to be written beside their segments, once the disk has them as lost: who opens
+    /// the journal tells nobody of what lies there.
+    pub(crate) unwritten_aside: Vec<(Damaged, Bytes)>,
     /// By number; a hole is one that was forgotten.
     pub(crate) upstreams: Vec<Option<String>>,
     /// How much has been appended.
@@ -143,6 +148,7 @@ impl State {
             lost: LostList::default(),
             damaged: Vec::new(),
             aside: HashSet::new(),
+            unwritten_aside: Vec::new(),
             upstreams: Vec::new(),
             mark: 0,
             next_segment: 1,
@@ -347,14 +353,17 @@ impl State {
                 }
                 self.unwritten -= bytes.len() as u64;
             }
-            Some(Job::Close { id }) => {
-                if let Some(segment) = lane.segments.get_mut(&id) {
-                    segment.close(footer_len);
-                }
-                self.bytes += footer_len;
-            }
+            Some(Job::Close { id }) => self.ended(at, id, footer_len),
             None => {}
         }
+    }
+
+    /// A segment has its footer.
+    pub(crate) fn ended(&mut self, at: u8, id: u64, footer_len: u64) {
+        if let Some(segment) = self.lane_mut(at).segments.get_mut(&id) {
+            segment.close(footer_len);
+        }
+        self.bytes += footer_len;
     }
 
     /// Takes over a segment that was found.
@@ -413,10 +422,10 @@ impl State {
         if waits { u64::from(kept) } else { 0 }
     }
 
-    /// Sets a block aside. Returns whether it was not before.
-    pub(crate) fn set_aside(&mut self, at: u8, id: u64, damaged: Damaged) -> bool {
+    /// Sets a block aside, unless it was before.
+    pub(crate) fn set_aside(&mut self, at: u8, id: u64, damaged: Damaged, bytes: Bytes) {
         if !self.aside.insert((id, damaged.offset)) {
-            return false;
+            return;
         }
         if let Some(head) = damaged.head.filter(|head| head.records > 0) {
             let source = self.only_source(at, id, &head);
@@ -435,8 +444,11 @@ impl State {
                 },
             );
         }
+        // A disk that takes nothing takes no list of what is lost either: then it is told again.
+        if self.unwritten_aside.len() < ASIDE_MAX {
+            self.unwritten_aside.push((damaged.clone(), bytes));
+        }
         self.damaged.push(damaged);
-        true
     }
 
     /// Whose the entries of a block are, if all that the segment has from its time is of one source; an id

@@ -181,6 +181,103 @@ fn what_is_damaged_is_told_once_and_counted_as_lost() {
     assert_eq!(blocks.len(), 4);
 }
 
+fn damage(path: &PathBuf, block: usize) {
+    let block = inspect::segments(path.parent().unwrap()).unwrap()[0].blocks[block];
+    let mut bytes = fs::read(path).unwrap();
+    bytes[usize::try_from(block.offset).unwrap() + 70] ^= 1;
+    fs::write(path, &bytes).unwrap();
+}
+
+fn lost(journal: &Journal) -> u64 {
+    let lost = journal.status().lost;
+    lost.iter().map(|(_, lost)| lost.count).sum()
+}
+
+/// To write it again without the block would be to lose it, and to tell nobody.
+#[test]
+fn a_segment_with_a_damaged_block_is_not_written_again() {
+    // The last one stands before the footer, which is no block.
+    for block in [1, 3] {
+        let (_dir, path, _) = segment(4, 3, 3);
+        let mut journal = open(path.parent().unwrap());
+        damage(&path, block);
+        let id = *journal.lock().lane(0).segments.keys().next().unwrap();
+        journal.thin(0, id).unwrap();
+        assert_eq!(journal.status().lanes[0].coalesced, 0, "{block}");
+        assert_eq!(all_of(&mut journal).len(), 9, "{block}");
+        assert_eq!(lost(&journal), 3, "{block}");
+    }
+}
+
+#[test]
+fn nor_is_it_if_its_index_is_damaged_too() {
+    let (_dir, path, _) = segment(4, 3, 3);
+    let mut journal = open(path.parent().unwrap());
+    let last = inspect::segments(path.parent().unwrap()).unwrap()[0].blocks[3];
+    damage(&path, 1);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() - crate::segment::TRAILER_LEN - 9;
+    assert!(at as u64 > last.offset + last.head.len());
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    journal.rank_by(1);
+    while let Some(asked) = journal.unranked(Order::OldestFirst).unwrap() {
+        let verdicts = vec![weir_core::backlog::Verdict::Drop(1); asked.len()];
+        journal.rank(&verdicts).unwrap();
+    }
+    assert_eq!((all_of(&mut journal).len(), lost(&journal)), (9, 3));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+/// A block that was set aside is one of a file that had this name, not of every file that has it ever.
+#[test]
+fn damage_is_told_although_another_was_at_the_same_place() {
+    let (dir, path, blocks) = segment(4, 3, 3);
+    damage(&path, 2);
+    let mut journal = open(dir.path());
+    assert_eq!(all_of(&mut journal).len(), 9);
+    certify_all(&mut journal);
+    journal.trim(5 * SECOND).unwrap();
+    journal.close().unwrap();
+    assert!(inspect::segments(dir.path()).unwrap().is_empty());
+    let mut journal = open(dir.path());
+    for rows in &blocks {
+        journal.append(&kept(rows), 5 * SECOND).unwrap();
+        journal.flush(false).unwrap();
+    }
+    journal.close().unwrap();
+    let file = inspect::segments(dir.path()).unwrap().remove(0).file;
+    damage(&dir.path().join(file), 2);
+    let mut journal = open(dir.path());
+    assert_eq!(all_of(&mut journal).len(), 9);
+    assert_eq!(lost(&journal), 6);
+}
+
+/// Whenever the process ends: what is told once must not be thought to be told before it is.
+#[test]
+fn damage_is_known_as_lost_before_it_counts_as_told() {
+    for is_footless in [false, true] {
+        let (dir, path, _) = segment(4, 3, 3);
+        damage(&path, 2);
+        if is_footless {
+            let bytes = fs::read(&path).unwrap();
+            fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
+        }
+        let mut journal = open(dir.path());
+        assert_eq!(all_of(&mut journal).len(), 9);
+        assert_eq!(lost(&journal), 3);
+        drop(journal);
+        for turn in 0..3 {
+            let mut journal = open(dir.path());
+            assert_eq!(all_of(&mut journal).len(), 9);
+            assert_eq!(lost(&journal), 3, "{is_footless} {turn}");
+            journal.trim((turn + 9) * SECOND).unwrap();
+        }
+        let aside = fs::read(path.with_extension("journal.damaged")).unwrap();
+        assert!(aside.len() > 12 && inspect::verify(dir.path()).is_ok());
+    }
+}
+
 #[test]
 fn another_version_is_refused_and_left_alone() {
     let (dir, path, _) = segment(1, 1, 1);
