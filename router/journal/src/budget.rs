@@ -174,8 +174,12 @@ struct Thinned {
 }
 
 impl State {
-    /// What to do next; `may_thin` says whether segments may be written again.
+    /// What to do next; `may_thin` says whether segments may be written again. What nobody waits for any more
+    /// goes first: of that nothing is lost, whatever the options say.
     fn way(&self, may_thin: bool) -> Option<Way> {
+        if let Some((_, id, lane)) = self.needless() {
+            return Some(Way::Drop { lane, id });
+        }
         let first = |lane: u8| Some((*self.lane(lane).segments.first_key_value()?.0, lane));
         let drop = |found: Option<(u64, u8)>| found.map(|(id, lane)| Way::Drop { lane, id });
         let oldest = || drop((0..LANES).filter_map(first).min());
@@ -198,6 +202,22 @@ impl State {
                 fat.map(|(id, lane)| Way::Thin { lane, id }).or_else(oldest)
             }
         }
+    }
+
+    /// The oldest segment that every upstream has: whether it is being filled, its id, its lane. One that is
+    /// not is preferred.
+    fn needless(&self) -> Option<(bool, u64, u8)> {
+        let required = self.required();
+        if required == 0 {
+            return None;
+        }
+        let in_lane = |at: u8| {
+            let lane = self.lane(at);
+            let is = move |it: &&Segment| !self.waits(it, required);
+            let name = move |it: &Segment| (lane.open == Some(it.id), it.id, at);
+            lane.segments.values().filter(is).map(name)
+        };
+        (0..LANES).flat_map(in_lane).min()
     }
 
     /// Whether something waits in a segment, and no other is on the disk.

@@ -30,8 +30,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Bytes of a block, about.
     pub block_bytes: usize,
-    /// How long a segment stays that every upstream has certified (NTP64). An upstream that has lost
-    /// what it had is given that much again.
+    /// How long a segment stays that every upstream has certified (NTP64), as long as there is room. An
+    /// upstream that has lost what it had is given that much again.
     pub keep: u64,
 }
 

@@ -176,6 +176,54 @@ fn a_full_journal_keeps_the_newest_of_each_key() {
     }
 }
 
+/// What is certified and kept for a while only is what goes, however a full journal gives up.
+#[test]
+fn a_full_journal_gives_back_what_is_certified_before_anything_that_waits() {
+    for on_full in [
+        OnFull::RejectNew,
+        OnFull::DropOldest,
+        OnFull::DropLowestLane,
+        OnFull::Coalesce,
+    ] {
+        let dir = tempdir();
+        let options = Options {
+            keep: 600 * SECOND,
+            ..small(dir.path(), on_full)
+        };
+        let mut journal = open_with(options);
+        let waits = entry(7, "waits", A, SECOND, "0123456789");
+        journal
+            .append(&kept(std::slice::from_ref(&waits)), 0)
+            .unwrap();
+        let (mut kept_count, mut rejected) = (0, 0);
+        for i in 0..2_000u64 {
+            let time = (20 + i) * SECOND / 10;
+            let row = entry(2, &format!("k/{i}"), A, time, "0123456789");
+            let appended = journal.append(&kept(&[row]), time).unwrap();
+            kept_count += appended.kept;
+            rejected += appended.rejected;
+            if i % 30 == 0 {
+                journal.flush(false).unwrap();
+            }
+            let (cloud, mut outbox) = cloud(&mut journal);
+            let mark = outbox.mark();
+            let stretch = Stretch {
+                from: 2 * SECOND,
+                ..always(A)
+            };
+            journal.certified(cloud, &[stretch], mark);
+            journal.trim(time).unwrap();
+        }
+        let status = journal.status();
+        assert_eq!((kept_count, rejected), (2_000, 0), "{on_full:?}");
+        assert_eq!(status.lost, [], "{on_full:?}");
+        assert!(all_of(&mut journal).contains(&waits), "{on_full:?}");
+        assert_eq!(journal.depth().0, 1, "{on_full:?}");
+        // Some of what is certified is kept all the same.
+        assert!(status.bytes > 16 << 10, "{on_full:?}");
+    }
+}
+
 #[test]
 fn a_journal_may_be_full_of_seconds() {
     for on_full in [OnFull::RejectNew, OnFull::DropOldest, OnFull::Coalesce] {
