@@ -45,6 +45,14 @@ pub trait Files: Send + Sync + fmt::Debug {
     fn remove(&self, path: &Path) -> io::Result<()> {
         remove(path)
     }
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        sync_dir(dir)
+    }
 }
 
 /// A file that is appended to.
@@ -125,7 +133,7 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 pub(crate) fn replace(files: &dyn Files, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     prepare(files, dir, name, bytes)?;
     finish(files, dir, name)?;
-    sync_dir(dir)
+    files.sync_dir(dir)
 }
 
 /// The first half of [`replace`]: the new file is there under another name, on the disk.

@@ -276,20 +276,24 @@ impl Journal {
             part.end(&self.dir, ranking)?;
             moved.to.push(part.name);
         }
-        files::replace(&*self.files, &self.dir, files::MOVED, &moved.encode())
+        let files = &*self.files;
+        let begun = files::prepare(files, &self.dir, files::MOVED, &moved.encode());
+        begun
+            .and_then(|()| files::finish(files, &self.dir, files::MOVED))
             .map_err(JournalError::io(self.dir.join(files::MOVED)))?;
-        // From here on it has happened, whatever comes: a failure is found out about when the journal is
-        // opened again.
+        // From here on it has happened, whatever comes, want of room included: a failure is found out about
+        // when the journal is opened again.
         let failed = |source| JournalError::Io {
             path: self.dir.join(files::MOVED),
             source,
         };
+        files.sync_dir(&self.dir).map_err(failed)?;
         // Whoever reads must not find a new file where the old one is expected.
         let mut state = self.lock();
-        moved.put(&*self.files, &self.dir).map_err(failed)?;
+        moved.put(files, &self.dir).map_err(failed)?;
         state.ranked_again(again);
         drop(state);
-        moved.clean_up(&*self.files, &self.dir).map_err(failed)
+        moved.clean_up(files, &self.dir).map_err(failed)
     }
 
     /// What is being decided about is over if its segment is another one now, or none.

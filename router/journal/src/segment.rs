@@ -16,6 +16,8 @@ use crate::{
 pub(crate) const HEADER_LEN: usize = 32;
 /// Bytes of the trailer.
 pub(crate) const TRAILER_LEN: usize = 72;
+/// Bytes of a list in a file of its own that has nothing in it: magic, version and checksum.
+const LIST_MIN: usize = 14;
 /// Bytes of a row of sums.
 pub(crate) const SUMS_LEN: usize = 48;
 /// Bytes of a row of the index.
@@ -263,6 +265,22 @@ fn sign(out: &mut [u8]) {
     let at = out.len() - 4;
     let crc = crc32fast::hash(&out[..at]);
     out[at..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// How a list in a file of its own begins; it ends with the checksum of all before.
+pub(crate) fn list(magic: [u8; 8]) -> Vec<u8> {
+    let mut out = magic.to_vec();
+    out.extend(VERSION.to_le_bytes());
+    out
+}
+
+/// What is in such a list.
+pub(crate) fn list_of(bytes: &[u8], magic: [u8; 8]) -> Result<Bytes, Unlike> {
+    if bytes.len() < LIST_MIN {
+        return Err(Unlike::Damaged);
+    }
+    check(bytes, magic)?;
+    Ok(Bytes::copy_from_slice(&bytes[10..bytes.len() - 4]))
 }
 
 fn check(bytes: &[u8], magic: [u8; 8]) -> Result<(), Unlike> {

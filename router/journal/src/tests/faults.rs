@@ -25,6 +25,8 @@ struct Inner {
     steps: AtomicI64,
     /// Whether a sync fails.
     bad_sync: AtomicU64,
+    /// Syncs of directories before one finds no room; none does below 0.
+    dir_syncs: AtomicI64,
     /// How much of each file was synced.
     synced: Mutex<BTreeMap<PathBuf, u64>>,
 }
@@ -43,6 +45,7 @@ impl Faults {
             room: AtomicI64::new(i64::MAX),
             steps: AtomicI64::new(i64::MAX),
             bad_sync: AtomicU64::new(0),
+            dir_syncs: AtomicI64::new(-1),
             synced: Mutex::default(),
         }))
     }
@@ -61,6 +64,11 @@ impl Faults {
 
     pub(super) fn break_sync(&self) {
         self.0.bad_sync.store(1, SeqCst);
+    }
+
+    /// After so many, one sync of a directory finds no room.
+    pub(super) fn fill_at_dir_sync(&self, count: i64) {
+        self.0.dir_syncs.store(count, SeqCst);
     }
 
     /// The power is gone: of what was not synced, a part is lost.
@@ -121,6 +129,13 @@ impl Files for Faults {
         let more = |room: i64| Some(room.saturating_add(len));
         let _ = self.0.room.fetch_update(SeqCst, SeqCst, more);
         Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        if self.0.dir_syncs.fetch_sub(1, SeqCst) == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Disk.sync_dir(dir)
     }
 }
 

@@ -314,6 +314,38 @@ fn without_room_all_stays_as_it_was() {
     assert!(all_of(&mut journal).iter().all(|entry| entry.lane == 0));
 }
 
+/// Once `moved` has its name nothing is taken back, even if the names cannot be made durable for want of room.
+#[test]
+fn a_move_that_has_happened_is_completed() {
+    for syncs in 0..3 {
+        let dir = tempdir();
+        let faults = Faults::none();
+        let opened = Journal::open_on(faults.files(), options(dir.path()), &["cloud"], 0);
+        let mut journal = opened.unwrap().0;
+        let all = rows(200);
+        journal.append(&kept(&all), 0).unwrap();
+        journal.rank_by(1);
+        journal.flush(true).unwrap();
+        faults.fill_at_dir_sync(syncs);
+        let failed = loop {
+            let asked = match journal.unranked(Order::OldestFirst) {
+                Ok(asked) => asked.unwrap(),
+                Err(error) => break error,
+            };
+            let verdicts = vec![place(0); asked.len()];
+            if let Err(error) = journal.rank(&verdicts) {
+                break error;
+            }
+        };
+        assert!(!failed.is_full(), "{syncs}: {failed}");
+        assert!(journal.status().poisoned.is_some());
+        drop(journal);
+        let mut journal = open_with(options(dir.path()));
+        assert_eq!(all_of(&mut journal).len(), 200, "{syncs}");
+        assert_eq!(summed(&journal.lock()), sum(&all), "{syncs}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append(Vec<(u8, u8, u64, usize)>),
