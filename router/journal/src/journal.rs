@@ -33,6 +33,8 @@ const LOST_DELAY: u64 = 1 << 32;
 const UNWRITTEN_MAX: u64 = 1 << 20;
 /// When so much waits in memory what comes is refused.
 const STUCK: u64 = 2 * UNWRITTEN_MAX;
+/// More than is appended before any of it is written: so much is skipped when a journal is opened again.
+const MARKS_BETWEEN: u64 = 1 << 32;
 /// A certificate has a bit for each upstream.
 const UPSTREAMS_MAX: usize = 64;
 
@@ -76,10 +78,15 @@ impl Journal {
         let dir = options.dir.clone();
         fs::create_dir_all(&dir).map_err(JournalError::io(&dir))?;
         let path = dir.join(files::LOCK);
+        let was_there = path.exists();
         let lock = files::lock(&dir).map_err(JournalError::io(&path))?;
         let lock = lock.ok_or(JournalError::Locked { path })?;
         let mut state = State::new(options);
         let recovery = recovery::recover(&mut state, &*files)?;
+        if was_there {
+            // What had not been written was counted in it, and somebody may remember that count.
+            state.mark += MARKS_BETWEEN;
+        }
         files::sync_dir(&dir).map_err(JournalError::io(&dir))?;
         let mut journal = Self {
             state: Arc::new(Mutex::new(state)),

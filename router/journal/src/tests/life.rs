@@ -70,6 +70,27 @@ fn what_is_appended_waits_until_it_is_certified() {
     );
 }
 
+/// A round that began before the journal was opened again has not seen what was appended since.
+#[test]
+fn what_is_appended_after_a_restart_is_behind_every_mark_from_before() {
+    let dir = tempdir();
+    let mut journal = open(dir.path());
+    let row = |i: u64| entry(0, "a", A, i, "x");
+    journal.append(&kept(&[row(1)]), 0).unwrap();
+    journal.flush(true).unwrap();
+    let all: Vec<Entry> = (2..90).map(row).collect();
+    // These are gone with the process, and the mark knows of them.
+    journal.append(&kept(&all), 0).unwrap();
+    let mark = journal.mark();
+    drop(journal);
+    let mut journal = open(dir.path());
+    journal.append(&kept(&[row(100)]), 0).unwrap();
+    let (cloud, mut outbox) = cloud(&mut journal);
+    journal.certified(cloud, &[always(A)], mark);
+    assert_eq!(outbox.pending(u64::MAX, 9).unwrap().len(), 1);
+    assert_eq!(journal.depth().0, 2);
+}
+
 #[test]
 fn a_reopened_journal_has_all_of_it_and_knows_of_no_certificate() {
     for is_closed in [true, false] {
