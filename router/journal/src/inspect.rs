@@ -318,10 +318,11 @@ type LostOrProblem = std::result::Result<Vec<(u8, Lost)>, String>;
 fn read_lost(dir: &Path) -> Result<LostOrProblem> {
     let path = dir.join(files::LOST);
     match fs::read(&path) {
-        Ok(bytes) => {
-            let list = LostList::decode(&bytes).map(|list| list.list());
-            Ok(list.ok_or_else(|| "the checksum is wrong".to_owned()))
-        }
+        Ok(bytes) => match LostList::decode(&bytes) {
+            Ok(list) => Ok(Ok(list.list())),
+            Err(Unlike::Damaged) => Ok(Err("the checksum is wrong".to_owned())),
+            Err(Unlike::Version(version)) => Err(JournalError::Version { path, version }),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(Vec::new())),
         Err(error) => Err(JournalError::io(path)(error)),
     }

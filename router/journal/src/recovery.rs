@@ -191,9 +191,13 @@ fn read_lost(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(JournalError::io(&path))?,
     };
-    if let Some(lost) = LostList::decode(&bytes) {
-        state.lost = lost;
-        return Ok(());
+    match LostList::decode(&bytes) {
+        Ok(lost) => {
+            state.lost = lost;
+            return Ok(());
+        }
+        Err(Unlike::Version(version)) => return Err(JournalError::Version { path, version }),
+        Err(Unlike::Damaged) => {}
     }
     let aside = format!("{}{}", files::LOST, files::DAMAGED);
     recovery.repaired.push(format!(

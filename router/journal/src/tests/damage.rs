@@ -278,6 +278,24 @@ fn damage_is_known_as_lost_before_it_counts_as_told() {
     }
 }
 
+/// What a later release has written of what was lost, or moved, is not for this one to judge.
+#[test]
+fn later_lists_are_refused_and_left_alone() {
+    for (name, magic) in [("lost", b"WEIRLOST"), ("moved", b"WEIRMOVE")] {
+        let (dir, ..) = segment(1, 1, 1);
+        let mut bytes = magic.to_vec();
+        bytes.extend([2, 0, 7, 7, 7]);
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        fs::write(dir.path().join(name), &bytes).unwrap();
+        let error = Journal::open(Options::new(dir.path()), &[], 0).unwrap_err();
+        assert!(
+            matches!(error, JournalError::Version { version: 2, .. }),
+            "{name}: {error}"
+        );
+        assert_eq!(fs::read(dir.path().join(name)).unwrap(), bytes, "{name}");
+    }
+}
+
 #[test]
 fn another_version_is_refused_and_left_alone() {
     let (dir, path, _) = segment(1, 1, 1);
