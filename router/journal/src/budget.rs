@@ -109,6 +109,8 @@ impl Journal {
         self.write_lost(now, true)?;
         self.writer.remove(lane, id)?;
         files::sync_dir(&self.dir).map_err(JournalError::io(&self.dir))?;
+        // There may have been no room to write that down.
+        self.write_lost(now, true)?;
         Ok(lost)
     }
 

@@ -224,6 +224,32 @@ fn a_full_journal_gives_back_what_is_certified_before_anything_that_waits() {
     }
 }
 
+/// On a full disk, too: the list of what was lost is written with the room that the loss has made.
+#[test]
+fn a_loss_is_on_the_disk_once_there_is_room() {
+    let dir = tempdir();
+    let faults = Faults::none();
+    let options = Options {
+        segment_bytes: 2 << 10,
+        block_bytes: 512,
+        on_full: OnFull::DropOldest,
+        ..Options::new(dir.path())
+    };
+    let mut journal = on(faults.files(), options);
+    let all: Vec<_> = (0..500u64)
+        .map(|i| entry(0, "a", A, i * SECOND, "0123456789"))
+        .collect();
+    journal.append(&kept(&all), 0).unwrap();
+    journal.flush(true).unwrap();
+    faults.set_room(0);
+    journal.append(&kept(&all[..1]), 0).unwrap();
+    journal.flush(true).unwrap();
+    let lost = journal.status().lost;
+    assert_eq!(lost.len(), 1);
+    drop(journal);
+    assert_eq!(open(dir.path()).status().lost, lost);
+}
+
 #[test]
 fn a_journal_may_be_full_of_seconds() {
     for on_full in [OnFull::RejectNew, OnFull::DropOldest, OnFull::Coalesce] {
