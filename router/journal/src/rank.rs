@@ -40,7 +40,7 @@ use crate::{
     reader::read_index,
     recovery::{counted, read_at, read_footer, usize_of},
     segment::{Header, Info},
-    state::{Segment, State},
+    state::{Segment, Slots, State},
 };
 
 /// A segment that is being decided about.
@@ -529,7 +529,11 @@ impl State {
     pub(crate) fn unranked(&self) -> u64 {
         let required = self.required();
         let segments = self.lanes.iter().flat_map(|lane| lane.segments.values());
+        // One that could not be ended on a full disk is ended when the journal is opened again, and decided
+        // about then.
+        let can_end = |it: &&Segment| it.is_closed() || matches!(it.slots, Slots::Open(_));
         let stale = segments.filter(|segment| segment.ranked != self.ranking);
+        let stale = stale.filter(can_end);
         let waiting = stale.flat_map(Segment::shown);
         waiting.map(|slot| self.share(slot, required)).sum()
     }

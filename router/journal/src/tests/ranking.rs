@@ -346,6 +346,25 @@ fn a_move_that_has_happened_is_completed() {
     }
 }
 
+/// Nobody would ever end a segment that got no footer for want of room: it is not waited for.
+#[test]
+fn what_has_no_footer_is_not_waited_for() {
+    let dir = tempdir();
+    let mut journal = open_with(options(dir.path()));
+    journal.append(&kept(&rows(40)), 0).unwrap();
+    journal.flush(true).unwrap();
+    {
+        // As recovery leaves it on a full disk.
+        let mut state = journal.lock();
+        let segment = state.lane_mut(2).segments.values_mut().next().unwrap();
+        assert!(segment.is_closed());
+        segment.blocks = Some(Vec::new());
+    }
+    journal.rank_by(1);
+    rank_all(&mut journal, |_| Verdict::Default);
+    assert_eq!(journal.status().unranked, 0);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append(Vec<(u8, u8, u64, usize)>),
