@@ -20,6 +20,8 @@ mod seeking;
 mod show;
 mod stamping;
 mod tap;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -92,12 +94,17 @@ impl Links {
     }
 
     /// Has links keep what another router's link has brought to a storage here, for those behind: none of
-    /// them has seen it on Zenoh. Returns when it is as durable as each makes anything; what one cannot
-    /// keep, it counts.
-    pub(crate) async fn carry(&self, changes: Vec<KeptChange>) {
+    /// them has seen it on Zenoh. Returns when it is as durable as each makes anything. What one rejects by
+    /// its own rules counts as kept: it is told as lost, or counted by cause.
+    ///
+    /// # Errors
+    /// In words, if one could not keep it: it has to be brought again. Those before it have it, and find it
+    /// to be the same then.
+    pub(crate) async fn carry(&self, changes: &[KeptChange]) -> Result<(), String> {
         for host in &self.hosts {
-            host.carry(&changes).await;
+            host.carry(changes).await?;
         }
+        Ok(())
     }
 
     /// Takes the measure of the last `span`.

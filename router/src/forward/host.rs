@@ -191,15 +191,12 @@ impl Host {
     }
 
     /// Keeps what of these is its own; returns when it is.
-    pub(super) async fn carry(&self, changes: &[KeptChange]) {
-        if let Some(kept) = self.tap.carry(changes)
-            && kept.await.is_err()
-        {
-            tracing::debug!(
-                link = self.name(),
-                "what was carried on was not kept: the link is stopping"
-            );
-        }
+    ///
+    /// # Errors
+    /// In words, if it is not.
+    pub(super) async fn carry(&self, changes: &[KeptChange]) -> Result<(), String> {
+        let carried = self.tap.carry(changes).await;
+        carried.map_err(|why| format!("link `{}` cannot carry it on: {why}", self.name()))
     }
 
     /// Its name.

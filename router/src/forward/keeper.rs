@@ -65,7 +65,17 @@ struct Taken {
     /// Who waits, and for which of them.
     senders: Vec<(usize, Sender)>,
     /// Who waits for the whole.
-    carried: Vec<oneshot::Sender<()>>,
+    carried: Vec<oneshot::Sender<Result<(), String>>>,
+}
+
+impl Taken {
+    /// Tells who has brought something what became of all there was.
+    fn tell_carriers(&mut self, kept: &Result<(), String>) {
+        for done in self.carried.drain(..) {
+            // Who waited may have stopped waiting.
+            let _ = done.send(kept.clone());
+        }
+    }
 }
 
 impl Keeper {
@@ -141,6 +151,12 @@ impl Keeper {
                 Handed::Sample(sample, came) => self.tap.read(&sample, came),
                 Handed::Asked(None, _) => None,
                 Handed::Carried(changes, done) => {
+                    // On a full disk it would lie in memory, be refused there, and come again and again: it
+                    // would count as lost each time.
+                    if let Err(why) = self.flush_again() {
+                        let _ = done.send(Err(why));
+                        continue;
+                    }
                     let came = wall();
                     let tapped = changes.into_iter().map(|change| Tapped {
                         change,
@@ -176,14 +192,17 @@ impl Keeper {
             let why = format!("nothing can be stamped: {error}");
             tracing::error!(link = self.link, why, "a batch is not kept");
             self.journal.count_rejected(taken.tapped.len());
+            taken.tell_carriers(&Err(why.clone()));
             return self.refuse(taken.senders, &why);
         }
-        let mut offered = self.place(taken.tapped).into_iter();
+        let tapped = std::mem::take(&mut taken.tapped);
+        let mut offered = self.place(tapped).into_iter();
+        let mut kept = Ok(());
         let (mut at, mut outcomes) = (0, Vec::with_capacity(taken.senders.len()));
         // One by one, where somebody asks what became of it.
         for (index, _) in &taken.senders {
             let before: Vec<Offered> = offered.by_ref().take(index - at).collect();
-            self.append_unasked(before);
+            kept = kept.and(self.append_unasked(before));
             let asked: Vec<Offered> = offered.by_ref().take(1).collect();
             let stamp = asked
                 .first()
@@ -191,7 +210,7 @@ impl Keeper {
             outcomes.push((self.append(asked), stamp));
             at = index + 1;
         }
-        self.append_unasked(offered.collect());
+        kept = kept.and(self.append_unasked(offered.collect()));
         self.unsynced.get_or_insert_with(Instant::now);
         let synced = taken
             .senders
@@ -205,12 +224,12 @@ impl Keeper {
         }
         let durability = match self.flush(synced) {
             Ok(durability) => durability,
-            Err(why) => return self.refuse(taken.senders, &why),
+            Err(why) => {
+                taken.tell_carriers(&Err(why.clone()));
+                return self.refuse(taken.senders, &why);
+            }
         };
-        for done in taken.carried {
-            // Who waited may have stopped waiting.
-            let _ = done.send(());
-        }
+        taken.tell_carriers(&kept);
         for ((_, sender), (outcome, stamp)) in taken.senders.into_iter().zip(outcomes) {
             match outcome.map(|appended| refusal(&appended)) {
                 Ok(None) => {
@@ -223,9 +242,10 @@ impl Keeper {
         }
     }
 
-    /// What cannot be kept is counted, and the journal says so.
-    fn append_unasked(&self, offered: Vec<Offered>) {
-        let _ = self.append(offered);
+    /// What cannot be kept is counted, and the journal says so. What it rejects by its own rules is no
+    /// error: that is an interval that is lost, and is told.
+    fn append_unasked(&self, offered: Vec<Offered>) -> Result<(), String> {
+        self.append(offered).map(drop)
     }
 
     fn append(&self, offered: Vec<Offered>) -> Result<Appended, String> {
@@ -337,6 +357,14 @@ impl Keeper {
             true => Durability::Synced,
             false => Durability::Written,
         })
+    }
+
+    /// Makes durable what the last flush could not.
+    fn flush_again(&mut self) -> Result<(), String> {
+        match self.must_flush {
+            true => self.flush(self.sync != JournalSync::Never).map(drop),
+            false => Ok(()),
+        }
     }
 
     fn refuse(&self, senders: Vec<(usize, Sender)>, why: &str) {

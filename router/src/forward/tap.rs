@@ -56,8 +56,8 @@ pub(super) enum Handed {
     Sample(Box<Sample>, u64),
     /// A change whose sender waits; `None` only while it is handed over.
     Asked(Option<Box<Waiting>>, u64),
-    /// What another router's link has brought, and who waits until it is kept.
-    Carried(Vec<KeptChange>, oneshot::Sender<()>),
+    /// What another router's link has brought, and who waits until it is kept, or hears why it is not.
+    Carried(Vec<KeptChange>, oneshot::Sender<Result<(), String>>),
 }
 
 /// A change whose sender waits until it is kept.
@@ -151,9 +151,12 @@ impl Tap {
         }
     }
 
-    /// Hands over what another router's link has brought, as far as it is for this link; tells when it is
-    /// kept. `None` if nothing of it is.
-    pub(super) fn carry(&self, changes: &[KeptChange]) -> Option<oneshot::Receiver<()>> {
+    /// Hands over what another router's link has brought, as far as it is for this link; returns when it is
+    /// kept.
+    ///
+    /// # Errors
+    /// In words, if it is not: nobody would bring it again, so who brings it must not be told that it is here.
+    pub(super) async fn carry(&self, changes: &[KeptChange]) -> Result<(), String> {
         let is_ours = |change: &&KeptChange| match change {
             KeptChange::Key(change) => {
                 keyexpr::new(&*change.key).is_ok_and(|key| self.keys.matches(key))
@@ -162,9 +165,9 @@ impl Tap {
         };
         let ours: Vec<KeptChange> = changes.iter().filter(is_ours).cloned().collect();
         if ours.is_empty() {
-            return None;
+            return Ok(());
         }
-        let (count, bytes) = (ours.len() as u64, ours.iter().map(offer::size_of).sum());
+        let bytes = ours.iter().map(offer::size_of).sum();
         let manners = Manners {
             block: false,
             hurry: true,
@@ -172,10 +175,11 @@ impl Tap {
         };
         let (done, kept) = oneshot::channel();
         if self.queue.push(Handed::Carried(ours, done), manners) == Pushed::Dropped {
-            self.overrun.fetch_add(count, Relaxed);
-            return None;
+            // It is brought again, so it does not count as overrun.
+            return Err("the queue is full".to_owned());
         }
-        Some(kept)
+        let kept = kept.await;
+        kept.unwrap_or_else(|_| Err("the link is stopping".to_owned()))
     }
 
     /// A packed sample, unless it is none of the link's keys.

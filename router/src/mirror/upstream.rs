@@ -105,8 +105,8 @@ impl Answering {
             }
         }
         // Links of this router did not see it on Zenoh. First it waits for those behind, then it is here:
-        // never the other way round.
-        self.desk.links().carry(changes).await;
+        // never the other way round: what one of them could not keep is not stored, and comes again.
+        self.desk.links().carry(&changes).await?;
         let admitted = self.storage.admit(admit).await?;
         Ok(Stored {
             applied: admitted.applied,
