@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Seeking {
 
 /// An upstream's task.
 pub(super) struct Running {
-    calls: mpsc::Sender<Call>,
+    calls: watch::Sender<Call>,
     task: JoinHandle<()>,
     hello: Arc<Hello>,
     gone: Option<Instant>,
@@ -114,8 +114,8 @@ impl Seeking {
             clock: Arc::clone(&host.clock),
             address: address.clone(),
         });
-        // One call replaces another in effect.
-        let (calls, received) = mpsc::channel(16);
+        // Its task begins as if this one had been heard.
+        let (calls, received) = watch::channel(Call::Back);
         let running = Running {
             calls,
             task: tokio::spawn(upstream.run(received)),
@@ -171,8 +171,7 @@ impl Seeking {
 
 impl Running {
     fn call(&self, call: Call) {
-        // A full channel holds calls enough; a closed one belongs to a task that has failed, and that is
-        // shown.
-        let _ = self.calls.try_send(call);
+        // A closed channel belongs to a task that has failed, and that is shown.
+        let _ = self.calls.send(call);
     }
 }

@@ -4,7 +4,7 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
 use weir_core::forward::{
     frame::Request,
     link::{Effect, Event, Link, Rules},
@@ -45,7 +45,8 @@ pub(super) struct Upstream {
     pub clock: Arc<SharedClock>,
 }
 
-/// What a link tells an upstream's task.
+/// What a link tells an upstream's task. Only the last that it was told counts, so however many come while the
+/// task is busy, none is kept waiting and none is lost that matters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Call {
     /// The upstream is there, or there again.
@@ -70,10 +71,16 @@ enum Ended {
     Broken(String),
 }
 
+/// The last call, once there is one that was not taken; `None` when there will be no more.
+async fn next(calls: &mut watch::Receiver<Call>) -> Option<Call> {
+    calls.changed().await.ok()?;
+    Some(*calls.borrow_and_update())
+}
+
 impl Upstream {
     /// Brings the upstream what it lacks until the calls end. What breaks stops itself and is tried
     /// again (S15).
-    pub(super) async fn run(self: Arc<Self>, mut calls: mpsc::Receiver<Call>) {
+    pub(super) async fn run(self: Arc<Self>, mut calls: watch::Receiver<Call>) {
         let mut is_there = true;
         let mut pause = PAUSE_MIN;
         loop {
@@ -89,7 +96,7 @@ impl Upstream {
             loop {
                 tokio::select! {
                     () = &mut again => break,
-                    call = calls.recv() => match call {
+                    call = next(&mut calls) => match call {
                         Some(call) => is_there = call == Call::Back,
                         None => return,
                     },
@@ -101,7 +108,7 @@ impl Upstream {
 
     async fn drive(
         self: &Arc<Self>,
-        calls: &mut mpsc::Receiver<Call>,
+        calls: &mut watch::Receiver<Call>,
         is_there: &mut bool,
     ) -> Ended {
         let mut machine = Box::new(Link::new(self.rules, self.seed()));
@@ -128,7 +135,7 @@ impl Upstream {
             self.show(&machine);
             let deadline = machine.deadline();
             event = tokio::select! {
-                call = calls.recv() => match call {
+                call = next(calls) => match call {
                     Some(Call::Back) => {
                         *is_there = true;
                         Event::Wake
@@ -238,5 +245,28 @@ impl Upstream {
     fn seed(&self) -> u64 {
         let text = format!("{} {}", self.link, self.address);
         xxhash_rust::xxh3::xxh3_64(text.as_bytes()) ^ self.clock.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_call_is_heard_however_many_came() {
+        let (calls, mut called) = watch::channel(Call::Back);
+        for _ in 0..40 {
+            calls.send(Call::Gone).unwrap();
+        }
+        calls.send(Call::Back).unwrap();
+        assert_eq!(next(&mut called).await, Some(Call::Back));
+        calls.send(Call::Back).unwrap();
+        assert_eq!(
+            next(&mut called).await,
+            Some(Call::Back),
+            "it is back again"
+        );
+        drop(calls);
+        assert_eq!(next(&mut called).await, None);
     }
 }
