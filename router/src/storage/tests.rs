@@ -1,8 +1,8 @@
 //! The storage's task with stores that fail: nothing accepted is lost, nothing else is promised.
 
-mod queries;
 mod closing;
 mod joint;
+mod queries;
 mod rejected;
 mod replay;
 mod replicas;
