@@ -21,6 +21,7 @@ pub mod admission;
 pub mod faults;
 pub mod harness;
 pub mod history;
+pub mod identity;
 pub mod lifecycle;
 pub mod model;
 pub mod ranges;
@@ -83,6 +84,9 @@ macro_rules! conformance {
                 the_future_waits,
                 the_memory_comes_back,
                 a_broken_row_is_told,
+            ],
+            identity: [
+                a_store_is_known_again,
             ],
             faults: [
                 passing_faults_lose_nothing,

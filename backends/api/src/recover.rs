@@ -5,13 +5,14 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use weir_core::{
     admission::Memory,
-    change::{KeptChange, Table},
+    change::{KeptChange, Table, Write},
+    identity::Identity,
     membership::{Member, Members},
     version::Version,
     wildcard::WildcardJournal,
 };
 
-use crate::{Error, ErrorKind, Result, Store};
+use crate::{Durability, Error, ErrorKind, Result, Store};
 
 /// Rows read at a time.
 const PAGE_ROWS: usize = 1024;
@@ -28,8 +29,40 @@ pub fn memory(store: &dyn Store) -> Result<Memory> {
         folded_through: version(store, Memory::FOLDED_THROUGH)?,
         floor: time(store, Memory::FLOOR)?.unwrap_or_default(),
         garbage: time(store, Memory::GARBAGE)?,
+        position: position(store)?,
         journal: journal(store)?,
     })
+}
+
+/// Which store this is, and how much was committed to it; `None` if it was never opened to be written to
+/// by who gives ids. Costs two reads.
+///
+/// # Errors
+/// Any of the store; [`ErrorKind::Corrupt`] if a row is not what it should be.
+pub fn identity(store: &dyn Store) -> Result<Option<Identity>> {
+    let Some(row) = mark(store, Identity::ROW)? else {
+        return Ok(None);
+    };
+    // After the row: of a batch that is committed meanwhile it may tell, of none that is not.
+    let identity = Identity::decode(&row, position(store)?);
+    let identity = identity.ok_or_else(|| corrupt(Identity::ROW, "not an identity"))?;
+    Ok(Some(identity))
+}
+
+/// Begins another run of a store that is opened to be written to, as durably as it can; `chance` makes
+/// what is drawn.
+///
+/// # Errors
+/// Any of the store.
+pub fn begin_run(store: &dyn Store, chance: u128) -> Result<Identity> {
+    let next = Identity::next(identity(store)?, position(store)?, chance);
+    let row = Write::Row {
+        table: Table::System,
+        key: Identity::ROW.to_vec(),
+        value: Some(next.encode()),
+    };
+    store.commit(&[row], Durability::Synced)?;
+    Ok(next)
 }
 
 /// The replicas that a storage knows of, as it was left at the last start before `now` (NTP64), with
@@ -85,12 +118,16 @@ fn version(store: &dyn Store, name: &'static [u8]) -> Result<Version> {
     Version::from_bytes(&value).ok_or_else(|| corrupt(name, "not a version"))
 }
 
+fn position(store: &dyn Store) -> Result<u64> {
+    time(store, Identity::POSITION).map(Option::unwrap_or_default)
+}
+
 fn time(store: &dyn Store, name: &'static [u8]) -> Result<Option<u64>> {
     let Some(value) = mark(store, name)? else {
         return Ok(None);
     };
     let bytes = value.as_slice().try_into();
-    let bytes = bytes.map_err(|_| corrupt(name, "not a time"))?;
+    let bytes = bytes.map_err(|_| corrupt(name, "not a number"))?;
     Ok(Some(u64::from_be_bytes(bytes)))
 }
 

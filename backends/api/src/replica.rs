@@ -15,6 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use weir_core::{
     change::Table,
     collection::newest_seen,
+    identity::Identity,
     key::{Key, KeyRange},
     keyexpr::keyexpr,
     keyspace::KeySpace,
@@ -27,7 +28,7 @@ use weir_core::{
     wildcard::WildcardOp,
 };
 
-use crate::{Error, Ledger, Store};
+use crate::{Error, Ledger, Store, recover};
 
 /// Where a replica's stores come from; one for each shard. Asked again for every read, because a store
 /// may be opened anew at any time.
@@ -243,6 +244,16 @@ impl Replica for StoreReplica {
             waits: self.waits(&readings)?,
             now: self.now,
         })
+    }
+
+    fn stores(&mut self) -> Result<Vec<Identity>, Unreadable> {
+        let readings = self.readings()?;
+        let identities = readings
+            .iter()
+            .map(|reading| recover::identity(&**reading.store).map_err(unreadable));
+        let stores: Option<Vec<Identity>> = identities.collect::<Result<_, _>>()?;
+        // Of some of several nothing could be said of the whole.
+        Ok(stores.unwrap_or_default())
     }
 
     fn wildcards(&mut self) -> Result<Vec<Arc<WildcardOp>>, Unreadable> {

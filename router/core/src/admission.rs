@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::{
     cache::HeadCache,
     change::{Admission, Change, KeptChange, Rejection, Table, WildcardChange, Write},
+    identity::Identity,
     key::Key,
     keyspace::KeySpace,
     record::{Head, RecordRef},
@@ -64,6 +65,8 @@ pub struct Memory {
     pub floor: u64,
     /// No tombstone and no wildcard operation is older (NTP64); `None` if there is none at all.
     pub garbage: Option<u64>,
+    /// How many batches of changes were committed ([`Identity::position`]).
+    pub position: u64,
     /// The wildcard operations.
     pub journal: WildcardJournal,
 }
@@ -87,6 +90,7 @@ pub struct Admitter {
     floor: u64,
     garbage: Option<u64>,
     garbage_sealed: Option<u64>,
+    position: u64,
     /// The time of the oldest delete that was admitted since somebody asked (NTP64).
     deleted: Option<u64>,
     /// How often two different changes of one key had the same stamp.
@@ -128,6 +132,7 @@ impl Admitter {
             floor: memory.floor,
             garbage: memory.garbage,
             garbage_sealed: memory.garbage,
+            position: memory.position,
             deleted: None,
             ties: 0,
             scratch: String::new(),
@@ -274,8 +279,22 @@ impl Admitter {
         }
     }
 
-    /// Pushes the marks that changed; to be committed with the batch.
+    /// Pushes the marks that changed, and the position of a batch that is not empty; to be committed with
+    /// the batch.
     pub fn seal(&mut self, writes: &mut Vec<Write<'_>>) {
+        self.seal_marks(writes);
+        if !writes.is_empty() {
+            // Never taken back: a number that a batch in doubt has had is no other batch's.
+            self.position += 1;
+            writes.push(Write::Row {
+                table: Table::System,
+                key: Identity::POSITION.to_vec(),
+                value: Some(self.position.to_be_bytes().to_vec()),
+            });
+        }
+    }
+
+    fn seal_marks(&mut self, writes: &mut Vec<Write<'_>>) {
         if self.newest > self.newest_sealed {
             writes.push(mark(Memory::NEWEST, self.newest));
             self.newest_sealed = self.newest;
@@ -408,7 +427,7 @@ impl Admitter {
         }
         let journal = self.journal.iter().map(|op| op.version.stamp.time).min();
         self.garbage = journal.into_iter().chain(oldest).min();
-        self.seal(writes);
+        self.seal_marks(writes);
     }
 
     /// Retention drops everything older than `floor` (NTP64); it never goes back.

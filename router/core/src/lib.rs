@@ -9,6 +9,7 @@ pub mod clock;
 pub mod collection;
 pub mod forward;
 pub mod health;
+pub mod identity;
 pub mod key;
 pub mod keyspace;
 pub mod laws;

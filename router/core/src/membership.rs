@@ -8,8 +8,18 @@
 //!
 //! A replica that is gone holds everything up, until it has been silent for longer than is waited for.
 //! What it still holds when it comes back is then set aside, never brought back.
+//!
+//! All that is known of a replica is known of its stores ([`crate::identity`]). When others are in their
+//! place, or older copies of them, it is compared anew before it counts again.
 
 use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::{
+    identity::{self, Fate, Identity},
+    wire::{Bad, Reader},
+};
 
 /// Before the name of a member in its row's key.
 const PREFIX: &[u8] = b"member/";
@@ -25,12 +35,18 @@ pub struct Members {
 }
 
 /// A replica of a storage.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Member {
     /// When it was last heard of (NTP64).
     pub seen: u64,
     /// When the last comparison began that found both equal (NTP64); 0 if none did.
     pub in_step: u64,
+    /// Its stores, as it last told of them; empty if it never did.
+    pub stores: Vec<Identity>,
+    /// When it last did, since the start (NTP64).
+    told: u64,
+    /// A copy of a store of it is in use elsewhere, and that is known.
+    is_cloned: bool,
 }
 
 impl Members {
@@ -57,6 +73,57 @@ impl Members {
         let member = self.member(name);
         member.seen = member.seen.max(at);
         member.in_step = member.in_step.max(at);
+    }
+
+    /// A member has told of its stores, in answer to a question that was asked at `first` (NTP64). Answers
+    /// what has become of them. If that is doubtful, it counts as never in step; [`Members::in_step`] is
+    /// told afterwards what the same answer says. `own` are the stores of this replica.
+    ///
+    /// Answers are to come in the order of their questions. What the member has asked since may be known
+    /// already, and then the answer tells less.
+    pub fn told(
+        &mut self,
+        name: &str,
+        stores: &[Identity],
+        own: &[Identity],
+        (first, now): (u64, u64),
+    ) -> Option<Fate> {
+        if identity::go_on(stores, &self.member(name).stores) && self.member(name).told >= first {
+            return None;
+        }
+        let before = self.member(name).clone();
+        let is_elsewhere =
+            |id| has(own, id) || self.others(name).any(|other| has(&other.stores, id));
+        let fate = identity::fate(&before.stores, stores, is_elsewhere);
+        let is_cloned = self.is_cloned(name, stores, own);
+        let fate = fate.max((is_cloned && !before.is_cloned).then_some(Fate::Cloned));
+        let member = self.member(name);
+        // What was found of stores that nobody had told of counts for none.
+        if before.stores.is_empty() || fate.is_some_and(Fate::is_doubtful) {
+            member.in_step = 0;
+        }
+        member.seen = member.seen.max(now);
+        member.told = now;
+        member.stores = stores.to_vec();
+        member.is_cloned = is_cloned;
+        fate
+    }
+
+    /// A member has told of its stores in a question, which may have been long on its way. Answers whether
+    /// they are those that were known, so that what is found out by that question counts. If not, it has to
+    /// be asked itself, and counts as never in step until then.
+    pub fn asked(&mut self, name: &str, stores: &[Identity], own: &[Identity], now: u64) -> bool {
+        let is_cloned = self.is_cloned(name, stores, own);
+        let member = self.member(name);
+        member.seen = member.seen.max(now);
+        let counts = identity::go_on(&member.stores, stores) && is_cloned == member.is_cloned;
+        if counts {
+            member.told = now;
+            member.stores = stores.to_vec();
+        } else {
+            member.in_step = 0;
+        }
+        counts
     }
 
     /// A delete with this time was admitted not long before `now` (both NTP64).
@@ -90,13 +157,42 @@ impl Members {
 
     /// What is known of one.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<Member> {
-        self.members.get(name).copied()
+    pub fn get(&self, name: &str) -> Option<&Member> {
+        self.members.get(name)
+    }
+
+    /// Leaves one out: the replica itself, which is remembered where the store was another's.
+    pub fn leave_out(&mut self, name: &str) {
+        self.members.remove(name);
     }
 
     /// Who they are.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Member)> {
         self.members.iter().map(|(name, member)| (&**name, member))
+    }
+
+    /// Whether a store is in use here too, or elsewhere: two cannot tell of one store in turns, each in a
+    /// run of its own, unless there are two of it. A store that was moved is told of at one place no more.
+    /// What was found stays so until the other one tells of another store.
+    fn is_cloned(&self, name: &str, stores: &[Identity], own: &[Identity]) -> bool {
+        let Some(before) = self.members.get(name) else {
+            return stores.iter().any(|store| has(own, store.id));
+        };
+        stores.iter().any(|store| {
+            let mut known = before.stores.iter().filter(|known| known.id == store.id);
+            let goes_on = known.any(|known| identity::go_on(&[*known], &[*store]));
+            let is_proven =
+                |other: &Member| before.is_cloned || goes_on && other.told > before.told;
+            let mut others = self
+                .others(name)
+                .filter(|other| has(&other.stores, store.id));
+            has(own, store.id) || others.any(is_proven)
+        })
+    }
+
+    fn others<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Member> {
+        let others = self.members.iter().filter(move |(other, _)| *other != name);
+        others.map(|(_, other)| other)
     }
 
     fn member(&mut self, name: &str) -> &mut Member {
@@ -111,21 +207,32 @@ impl Member {
         [PREFIX, name.as_bytes()].concat()
     }
 
-    /// The row: `seen` and `in_step`, big-endian.
+    /// The row: `seen` and `in_step`, big-endian; then its stores.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        [self.seen.to_be_bytes(), self.in_step.to_be_bytes()].concat()
+        let mut row = [self.seen.to_be_bytes(), self.in_step.to_be_bytes()].concat();
+        for store in &self.stores {
+            store.write(&mut row);
+        }
+        row
     }
 
-    /// The member of a row; `None` if it is not one.
+    /// The member of a row; `None` if it is not one. A row without stores is one from before there were
+    /// any ids.
     #[must_use]
     pub fn decode(key: &[u8], value: &[u8]) -> Option<(String, Self)> {
         let name = std::str::from_utf8(key.strip_prefix(PREFIX)?).ok()?;
-        let (seen, in_step) = value.split_first_chunk::<8>()?;
-        let member = Self {
-            seen: u64::from_be_bytes(*seen),
-            in_step: u64::from_be_bytes(in_step.try_into().ok()?),
+        let mut row = Reader::new(Bytes::copy_from_slice(value));
+        let mut member = Self {
+            seen: row.u64().ok()?,
+            in_step: row.u64().ok()?,
+            ..Self::default()
         };
+        match read_stores(row) {
+            Ok(stores) => member.stores = stores,
+            // Nobody knows any more of which stores it was found.
+            Err(_) => member.in_step = 0,
+        }
         Some((name.to_owned(), member))
     }
 
@@ -136,59 +243,17 @@ impl Member {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_forgotten_that_somebody_may_lack() {
-        let mut members = Members::new([], 2, 10);
-        assert_eq!(members.have_all_before(), u64::MAX, "alone");
-        members.seen("a", 11);
-        assert_eq!(members.have_all_before(), 0, "never in step");
-        members.in_step("a", 20);
-        assert_eq!(members.have_all_before(), 18);
-        members.in_step("b", 15);
-        members.in_step("b", 12);
-        assert_eq!(
-            members.have_all_before(),
-            13,
-            "the slowest counts, and never goes back"
-        );
-        members.deleted(19, 21);
-        assert_eq!(members.have_all_before(), 13, "hardly late");
-        members.deleted(14, 22);
-        assert_eq!(members.have_all_before(), 0, "so late that b may lack it");
-        members.in_step("a", 33);
-        assert_eq!(members.have_all_before(), 0, "b may lack it still");
-        members.in_step("b", 34);
-        assert_eq!(members.have_all_before(), 31);
+fn read_stores(mut row: Reader) -> Result<Vec<Identity>, Bad> {
+    let mut stores = Vec::new();
+    while !row.is_empty() {
+        stores.push(Identity::read(&mut row)?);
     }
-
-    #[test]
-    fn who_is_silent_too_long_is_waited_for_no_more() {
-        let mut members = Members::new([], 0, 0);
-        members.in_step("a", 5);
-        members.seen("b", 90);
-        assert_eq!(members.retire(100, 95), Vec::<String>::new());
-        assert_eq!(members.retire(101, 95), ["a"]);
-        let left: Vec<&str> = members.iter().map(|(name, _)| name).collect();
-        assert_eq!(left, ["b"]);
-    }
-
-    #[test]
-    fn a_start_comes_after_whatever_came_late() {
-        let member = Member {
-            seen: 9,
-            in_step: 8,
-        };
-        let (name, read) = Member::decode(&Member::row_key("z/s"), &member.encode()).unwrap();
-        assert_eq!((name.as_str(), read), ("z/s", member));
-        assert_eq!(Member::decode(b"newest", &member.encode()), None);
-        assert_eq!(Member::decode(&Member::row_key("z"), b"short"), None);
-        let mut members = Members::new([(name, read)], 0, 10);
-        assert_eq!(members.have_all_before(), 0);
-        members.in_step("z/s", 11);
-        assert_eq!(members.have_all_before(), 11);
-    }
+    Ok(stores)
 }
+
+fn has(stores: &[Identity], id: u64) -> bool {
+    stores.iter().any(|store| store.id == id)
+}
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,7 @@ use frame::Bad;
 use thiserror::Error;
 
 use crate::{
+    identity::Identity,
     key::Key,
     ledger::{Item, Span, Summary},
     record::Record,
@@ -38,6 +39,15 @@ pub trait Replica {
     /// # Errors
     /// If the store cannot be read now.
     fn marks(&mut self) -> Result<Marks, Unreadable>;
+
+    /// The stores that it is kept in, as they are now: whatever was read of them before is in them. None
+    /// if one of them has no id, or where nobody is told.
+    ///
+    /// # Errors
+    /// If a store cannot be read now.
+    fn stores(&mut self) -> Result<Vec<Identity>, Unreadable> {
+        Ok(Vec::new())
+    }
 
     /// The wildcard operations that are remembered, in version order.
     ///

@@ -23,6 +23,14 @@ pub fn check(seed: u64) -> Result<Outcome, String> {
     play("mirroring", seed, &Scenario::new(seed))
 }
 
+/// As [`check`], of replicas that tell nothing of their stores.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_without_ids(seed: u64) -> Result<Outcome, String> {
+    play("mirroring without ids", seed, &Scenario::without_ids(seed))
+}
+
 /// As [`check`], of replicas whose conflicts a policy resolves.
 ///
 /// # Errors

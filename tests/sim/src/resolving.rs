@@ -494,9 +494,9 @@ impl World {
             admitter.begin();
             let mut rows = Vec::new();
             let result = judge(admitter, &mut keys, &mut resolver, &mut rows);
-            admitter.seal(&mut rows);
             let mut writes: Vec<Write<'_>> = rows;
             keys.write(&mut writes);
+            admitter.seal(&mut writes);
             match store.commit(&writes, Durability::Written) {
                 Ok(_) => return Ok(result),
                 Err(error) if error.kind() == ErrorKind::Unavailable => admitter.abort(),

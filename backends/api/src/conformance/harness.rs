@@ -13,6 +13,7 @@ use weir_core::{
     admission::{Admitter, History, Rules},
     change::{Admission, Change, KeptChange, Table, WildcardChange, Write},
     collection::{self, Collect},
+    identity::{Fate, Identity},
     key::{Key, KeyRange},
     keyexpr::keyexpr,
     keyspace::KeySpace,
@@ -46,6 +47,8 @@ pub struct Shard {
     admitter: Admitter,
     ledger: Arc<Ledger>,
     members: Members,
+    /// The run that it has begun, if it has.
+    own: Vec<Identity>,
     rules: Rules,
     /// The time that changes are judged at (NTP64).
     pub now: u64,
@@ -77,6 +80,7 @@ impl Shard {
             admitter,
             ledger,
             members,
+            own: Vec::new(),
             rules,
             now,
             decided: Vec::new(),
@@ -215,6 +219,40 @@ impl Shard {
         Ok(admissions)
     }
 
+    /// Begins another run of the store, as a router does that opens it to write to it; `chance` makes
+    /// what is drawn.
+    ///
+    /// # Errors
+    /// Any of the store.
+    pub fn begin_run(&mut self, chance: u128) -> Result<Identity> {
+        let run = recover::begin_run(&**self.store, chance)?;
+        self.own = vec![run];
+        Ok(run)
+    }
+
+    /// Forgets what is known of a replica: this one itself, whose store was another's.
+    pub fn leave_out(&mut self, name: &str) {
+        self.members.leave_out(name);
+    }
+
+    /// What is known of a replica.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.get(name)
+    }
+
+    /// A replica has told of its stores in answer to a question that was asked at `first`; answers what has become of them. Nothing of it is
+    /// written before the next [`Shard::meet`]: after a restart what was known of older stores is known.
+    pub fn told(&mut self, name: &str, stores: &[Identity], first: u64) -> Option<Fate> {
+        let times = (first, self.now);
+        self.members.told(name, stores, &self.own, times)
+    }
+
+    /// A replica has told of its stores in a question; answers whether what is found out by it counts.
+    pub fn asked(&mut self, name: &str, stores: &[Identity]) -> bool {
+        self.members.asked(name, stores, &self.own, self.now)
+    }
+
     /// There is a replica, and if a comparison with it found both equal, that began then.
     ///
     /// # Errors
@@ -227,12 +265,12 @@ impl Shard {
         if let Some(time) = self.admitter.take_deleted() {
             self.members.deleted(time, self.now);
         }
-        let member = self.members.get(name).unwrap_or_default();
+        let row = self.members.get(name).map(Member::encode);
         self.admitter.begin();
         self.commit(vec![Write::Row {
             table: Table::System,
             key: Member::row_key(name),
-            value: Some(member.encode()),
+            value: row,
         }])
     }
 

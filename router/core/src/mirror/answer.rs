@@ -12,6 +12,7 @@ use super::{
     },
 };
 use crate::{
+    identity::{self, Identity},
     key::Key,
     ledger::{Axis, Span, Summary},
     mirror::State,
@@ -84,6 +85,9 @@ pub struct Answer {
     /// It was a probe, and this is whether both hold the same: to be told to the own mirror
     /// ([`super::round::Event::Probed`]). If not, the peer is about to see to it.
     pub probed: Option<bool>,
+    /// The stores that who asks is kept in, if it was a probe that told of them
+    /// ([`crate::membership::Members::asked`]).
+    pub stores: Vec<Identity>,
 }
 
 /// A frame is not obeyed.
@@ -129,14 +133,15 @@ pub fn answer(frame: &[u8], replica: &mut dyn Replica, limits: &Limits) -> Resul
         _ => None,
     };
     let (reply, admit) = reply_to(request, replica, limits).map_err(unreadable)?;
-    let probed = match (asked, &reply) {
-        (Some(asked), Reply::Probed(said)) => Some(said.is_in_step(&asked)),
-        _ => None,
+    let (probed, stores) = match (asked, &reply) {
+        (Some(asked), Reply::Probed(said)) => (Some(said.is_in_step(&asked)), asked.stores),
+        _ => (None, Vec::new()),
     };
     Ok(Answer {
         reply: reply.encode(),
         admit,
         probed,
+        stores,
     })
 }
 
@@ -187,9 +192,10 @@ fn reply_to(
 }
 
 /// What a replica would ask in a probe, or compare one with. `minute` is the first that counts of a
-/// series.
+/// series; `before` are the stores before the marks were read.
 pub(super) fn probe_of(
     replica: &mut dyn Replica,
+    before: &[Identity],
     marks: &Marks,
     minute: Option<u64>,
 ) -> Result<(Probe, Rest), Unreadable> {
@@ -203,12 +209,19 @@ pub(super) fn probe_of(
         Some(minute) => Some((minute, replica.summary(&times_from(minute))?)),
         None => None,
     };
+    let keys = replica.summary(&Span::all(Axis::Keys))?;
+    // Told is what holds all that was counted, and nothing was counted of another store.
+    let stores = replica.stores()?;
+    if before != stores && !identity::go_on(before, &stores) {
+        return Err(Unreadable("a store was opened anew meanwhile".to_owned()));
+    }
     let probe = Probe {
-        keys: replica.summary(&Span::all(Axis::Keys))?,
+        keys,
         times,
         rest: rest.hash(),
         revision: marks.revision,
         waits: marks.waits,
+        stores,
     };
     Ok((probe, rest))
 }
@@ -244,10 +257,11 @@ fn probed(
     replica: &mut dyn Replica,
     limits: &Limits,
 ) -> Result<Probed, Unreadable> {
+    let before = replica.stores()?;
     let marks = replica.marks()?;
     let asked = theirs.times.filter(|_| marks.series);
     let minute = asked.map(|(minute, _)| minute);
-    let (mine, rest) = probe_of(replica, &marks, minute)?;
+    let (mine, rest) = probe_of(replica, &before, &marks, minute)?;
     let mut probed = Probed {
         now: marks.now,
         is_silent: !limits.give,
@@ -255,6 +269,7 @@ fn probed(
         waits: marks.waits,
         unpacks: replica.packs(),
         rest: (mine.rest != theirs.rest).then_some(rest),
+        stores: mine.stores,
         ..Probed::default()
     };
     if mine.keys != theirs.keys {

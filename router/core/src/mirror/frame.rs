@@ -16,6 +16,7 @@ mod body;
 use bytes::Bytes;
 
 use crate::{
+    identity::Identity,
     ledger::{Axis, Span, Summary},
     mirror::State,
     version::Version,
@@ -78,6 +79,8 @@ pub struct Probe {
     pub revision: u64,
     /// See [`crate::mirror::Marks::waits`].
     pub waits: bool,
+    /// See [`crate::mirror::Replica::stores`].
+    pub stores: Vec<Identity>,
 }
 
 /// The answer to a [`Probe`].
@@ -101,6 +104,8 @@ pub struct Probed {
     pub floor: Option<u64>,
     /// Said if the rest or the latest records differ.
     pub rest: Option<Rest>,
+    /// See [`crate::mirror::Replica::stores`].
+    pub stores: Vec<Identity>,
 }
 
 /// What decides about more than one key, and may differ from peer to peer.

@@ -10,6 +10,7 @@
 //! A round keeps nothing that the next one could not find again: whatever was admitted has shrunk the
 //! difference. So an error ends it, and to resume is to begin anew.
 
+mod events;
 mod forgotten;
 mod status;
 mod work;
@@ -22,8 +23,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Marks, Replica,
-    answer::{self, Admit},
+    Marks, Replica, answer,
     frame::{Bad, MINUTE, Probe, Probed, Reply, Request, Rest, times_from},
 };
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     ledger::{Axis, Span, Summary},
     version::Version,
 };
+pub use events::{Effect, Event, Priority};
 pub use status::{Failure, Report, Status};
 use work::{Job, Work};
 
@@ -80,96 +81,6 @@ impl Default for Rules {
     }
 }
 
-/// What happened.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// Time has passed.
-    Tick,
-    /// An answer has come.
-    Reply {
-        /// To which question.
-        ask: u64,
-        /// The answer's bytes.
-        frame: Bytes,
-    },
-    /// There will be no answer.
-    Failed {
-        /// To which question.
-        ask: u64,
-    },
-    /// What was to be admitted is decided and stored.
-    Admitted {
-        /// Of [`Effect::Admit`].
-        batch: u64,
-    },
-    /// What was to be admitted cannot be stored. No record's own fault: those are decided.
-    Refused {
-        /// Of [`Effect::Admit`].
-        batch: u64,
-        /// Why.
-        why: String,
-    },
-    /// The peer is there, or someone wants to know: a round at once.
-    Wake,
-    /// The peer is not there. Nothing is asked until [`Event::Wake`].
-    Gone,
-    /// The peer has asked us ([`answer::Answer::probed`]).
-    Probed {
-        /// Whether both hold the same.
-        in_step: bool,
-    },
-}
-
-/// What is to be done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Effect {
-    /// Ask the peer. [`Event::Reply`] or [`Event::Failed`] is told with this number; the same may be
-    /// asked again.
-    Ask {
-        /// The question's number.
-        ask: u64,
-        /// Its bytes, for [`answer::answer`].
-        frame: Bytes,
-        /// How it goes.
-        priority: Priority,
-    },
-    /// Admit and store; then [`Event::Admitted`] or [`Event::Refused`]. One of them must come.
-    Admit {
-        /// The batch's number.
-        batch: u64,
-        /// What to admit.
-        admit: Admit,
-    },
-    /// A round is about to end with both holding the same, but for tombstones that the peer, whose
-    /// horizon this is, has forgotten. Ours may be raised to it: nothing below was missed.
-    Horizon(Version),
-    /// A round ends: both hold the same.
-    InStep(Report),
-    /// A round ends: both do not hold the same.
-    Differs {
-        /// What it did.
-        report: Report,
-        /// Whether it is because of writes meanwhile. If not, settings or admission are in the way.
-        live: bool,
-    },
-    /// A round ends in an error.
-    Failed {
-        /// Why.
-        why: Failure,
-        /// When the next one begins (NTP64).
-        retry: u64,
-    },
-}
-
-/// How a question goes through the network.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Priority {
-    /// Short, and others wait for it; below live data all the same.
-    Control,
-    /// Records.
-    Bulk,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Resting,
@@ -185,6 +96,8 @@ struct Flight {
     job: Job,
     frame: Bytes,
     priority: Priority,
+    /// When it was asked for the first time.
+    first: u64,
     /// Bytes of records in the question or to be expected in its answer.
     bytes: usize,
     sent: u64,
@@ -450,11 +363,13 @@ impl Mirror {
         replica: &mut dyn Replica,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
+        let before = replica.stores()?;
         let marks = replica.marks()?;
         let floor = self.peer_floor(now).max(marks.floor);
         // The next full minute but one: until the answer is made the floors will have moved on.
         let minute = if floor == 0 { 0 } else { floor / MINUTE + 2 };
-        let (probe, rest) = answer::probe_of(replica, &marks, marks.series.then_some(minute))?;
+        let (probe, rest) =
+            answer::probe_of(replica, &before, &marks, marks.series.then_some(minute))?;
         let request = Request::Probe(probe.clone());
         let job = Job::Probe(Box::new((marks, probe, rest)));
         self.ask(now, job, &request, 0, effects);
@@ -493,6 +408,7 @@ impl Mirror {
             frame: frame.clone(),
             priority,
             bytes,
+            first: now,
             sent: now,
             due: now.saturating_add(ntp(self.rules.timeout)),
             tries: 1,
@@ -524,15 +440,19 @@ impl Mirror {
             return Ok(());
         }
         let (sent, tries) = (flight.sent, flight.tries);
-        let Some(Flight { job, .. }) = self.flights.remove(&ask) else {
+        let Some(Flight { job, first, .. }) = self.flights.remove(&ask) else {
             return Ok(());
         };
         match (job, reply) {
             (_, Reply::Refused(why)) => Err(Failure::Refused(why)),
-            (Job::Probe(asked), Reply::Probed(probed)) => {
+            (Job::Probe(asked), Reply::Probed(mut probed)) => {
                 if tries == 1 {
                     let middle = sent + now.saturating_sub(sent) / 2;
                     self.status.clock_offset = Some(probed.now.wrapping_sub(middle).cast_signed());
+                }
+                if !probed.stores.is_empty() {
+                    let stores = std::mem::take(&mut probed.stores);
+                    effects.push(Effect::Told { stores, first });
                 }
                 self.probed(now, &asked, *probed, effects);
                 Ok(())

@@ -4,4 +4,5 @@ mod fuzz;
 mod model;
 mod network;
 mod rules;
+mod stores;
 mod wire;

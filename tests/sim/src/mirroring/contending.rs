@@ -223,7 +223,7 @@ impl Scenario {
     /// a policy.
     #[must_use]
     pub fn contending(seed: u64) -> Self {
-        let mut scenario = Self::new(seed ^ 0x0063_6f6e_7465_6e64);
+        let mut scenario = Self::without_ids(seed ^ 0x0063_6f6e_7465_6e64);
         let mut rng = Rng::new(seed ^ 0x7365_6174);
         let count = scenario.members.len();
         for member in &mut scenario.members {

@@ -38,6 +38,24 @@ counted! {
         horizons,
         /// Values set aside that a replica has forgotten.
         forgotten,
+        /// Stores that replicas were in step with and that others took the place of.
+        replaced,
+        /// Those that were noticed before they counted again.
+        noticed,
+        /// Stores opened again with everything in them, by what was told of them.
+        known_again,
+        /// Stores opened more than once before they were heard of.
+        missed,
+        /// Older copies that were noticed.
+        seen_restored,
+        /// Empty stores that were noticed.
+        seen_wiped,
+        /// Other stores that were noticed.
+        seen_swapped,
+        /// Copies in use that were noticed.
+        seen_cloned,
+        /// Questions that did not count, since the store was not the one that was known.
+        doubted,
     }
 }
 

@@ -9,9 +9,11 @@ use weir_backend_api::{
         model::State,
     },
     fault::{Faults, Faulty},
+    recover,
 };
 use weir_core::{
     admission::Rules,
+    identity::Identity,
     key::{Key, KeyRange},
     keyexpr::keyexpr,
     mirror::round::Mirror,
@@ -28,6 +30,7 @@ use crate::disk::Disk;
 
 /// A replica: its disk, its shard while it runs, its mirrors.
 pub(super) struct Replica {
+    index: usize,
     pub(super) member: Member,
     pub(super) keys: KeySet,
     pub(super) volume: Faulty<Disk>,
@@ -47,16 +50,36 @@ pub(super) struct Replica {
     pub(super) life: u64,
     /// What resolves its conflicts, if a policy is bound to it.
     pub(super) chair: Option<Chair>,
+    /// Every run of its stores, as it was drawn.
+    pub(super) runs: Vec<u32>,
+    /// How often chance was asked for.
+    draws: u128,
+    /// What its disk was when it was last put in.
+    pub(super) disk: Option<Put>,
+    /// The life of each other that the last answer to a probe was of.
+    pub(super) heard: BTreeMap<usize, u64>,
     /// What it was told, since its disk was put back.
     pub(super) last_time: u64,
 }
 
+/// A disk that was put in instead of another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Put {
+    /// The store on it, if there is one.
+    pub(super) store: Option<Identity>,
+    /// How many runs there were before.
+    pub(super) runs: usize,
+    /// The life that began with it.
+    pub(super) life: u64,
+}
+
 impl Replica {
-    pub(super) fn new(member: Member, chair: Option<Chair>) -> Result<Self, String> {
+    pub(super) fn new(index: usize, member: Member, chair: Option<Chair>) -> Result<Self, String> {
         let disk = Disk::new().map_err(|error| error.to_string())?;
         let faults = Faults::new();
         let pattern = KeyPattern::parse(member.keys).map_err(|error| error.to_string())?;
         let mut replica = Self {
+            index,
             member,
             keys: KeySet::from(pattern),
             volume: Faulty::new(disk, faults.clone()),
@@ -74,6 +97,10 @@ impl Replica {
             raised: 0,
             life: 0,
             chair,
+            runs: Vec::new(),
+            draws: 0,
+            disk: None,
+            heard: BTreeMap::new(),
             last_time: 0,
         };
         replica.reopen(START)?;
@@ -84,11 +111,7 @@ impl Replica {
         self.shard = None;
         self.faults.revive();
         for _ in 0..TRIES_MAX {
-            let opened = self
-                .volume
-                .open(&StoreSpec::default())
-                .and_then(|store| Shard::new(store, self.rules.clone(), now));
-            match opened {
+            match self.try_open(now) {
                 Ok(shard) => {
                     self.shard = Some(shard);
                     self.sit();
@@ -98,6 +121,26 @@ impl Replica {
             }
         }
         Err("it never opens again".to_owned())
+    }
+
+    fn try_open(&mut self, now: u64) -> weir_backend_api::Result<Shard> {
+        let store = self.volume.open(&StoreSpec::default())?;
+        let mut shard = Shard::new(store, self.rules.clone(), now)?;
+        if self.member.tells {
+            // No two draws of any two replicas are the same.
+            self.draws += 1;
+            let chance = ((self.index as u128 + 1) << 16) + self.draws;
+            let run = shard.begin_run(chance << 64 | chance)?.run;
+            self.runs.push(run);
+            shard.leave_out(&self.index.to_string());
+        }
+        Ok(shard)
+    }
+
+    /// The store that it is kept on.
+    pub(super) fn identity(&self) -> Result<Option<Identity>, String> {
+        let read = || recover::identity(&*self.volume.inner().open(&StoreSpec::default())?);
+        read().map_err(|error| error.to_string())
     }
 
     /// Lets whoever is seated resolve.

@@ -32,6 +32,8 @@ pub struct Member {
     pub history: History,
     /// How wrong its clock is (milliseconds).
     pub skew: i64,
+    /// Whether it tells of its store, and hears what others tell; older versions do neither.
+    pub tells: bool,
 }
 
 /// One thing that happens. Numbers choose among what there is at that moment.
@@ -76,6 +78,17 @@ pub enum Step {
     Backup(usize),
     /// A replica restarts on the copy of its disk, or on an empty one if there is none.
     Restore(usize),
+    /// A replica restarts on an empty disk.
+    Wipe(usize),
+    /// Two replicas restart, each on the other's disk.
+    Swap(usize, usize),
+    /// A replica restarts on a copy of another's disk.
+    Clone {
+        /// Whose disk is copied.
+        from: usize,
+        /// Who restarts on it.
+        to: usize,
+    },
     /// A replica folds wildcard operations into its records.
     Fold(usize),
     /// A replica writes what it has counted.
@@ -103,6 +116,23 @@ impl Scenario {
     /// The history of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        let mut scenario = Self::without_ids(seed);
+        let mut rng = Rng::new(seed ^ 0x0073_746f_7265);
+        let count = scenario.members.len();
+        if rng.below(2) == 0 {
+            let at = index(&mut rng, scenario.steps.len());
+            let steps = another_store(&mut rng, count);
+            scenario.steps.splice(at..at, steps);
+        }
+        for member in &mut scenario.members {
+            member.tells = rng.below(12) > 0;
+        }
+        scenario
+    }
+
+    /// The same of replicas that tell nothing of their stores, as older versions do.
+    #[must_use]
+    pub fn without_ids(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x6d69_7272_6f72);
         let count = match rng.below(10) {
             0..5 => 2,
@@ -123,6 +153,7 @@ impl Scenario {
                 History::Latest
             },
             skew: i64::try_from(rng.below(600)).unwrap_or(0) - 300,
+            tells: false,
         });
         let members: Vec<Member> = members.collect();
         let steps = 20 + index(&mut rng, 100);
@@ -137,6 +168,47 @@ impl Scenario {
             contention: None,
         }
     }
+}
+
+/// All are in step; then one comes back on another store.
+fn another_store(rng: &mut Rng, members: usize) -> Vec<Step> {
+    let replica = 1 + index(rng, members - 1);
+    let on = KEYS[index(rng, KEYS.len())];
+    let mut change = || Step::Change {
+        by: index(rng, members),
+        later: 0,
+        on,
+        value: Some(Value::bytes(vec![byte(rng)])),
+        reaches: u64::MAX,
+    };
+    let mut steps = vec![
+        Step::Heal,
+        change(),
+        Step::Calm(30_000),
+        Step::Backup(replica),
+        Step::Restart(replica),
+        change(),
+        Step::Calm(30_000),
+    ];
+    // While nothing gets through the older copy overtakes what was known of it, and is opened again.
+    let mut overtaking = vec![Step::Restore(replica)];
+    overtaking.extend((0..60).map(|_| change()));
+    overtaking.push(Step::Restart(replica));
+    let other = index(rng, members);
+    match rng.below(5) {
+        0 => steps.push(Step::Restore(replica)),
+        1 => steps.push(Step::Wipe(replica)),
+        2 => steps.push(Step::Swap(replica, other)),
+        3 => steps.push(Step::Clone {
+            from: other,
+            to: replica,
+        }),
+        _ => steps.extend(overtaking),
+    }
+    if rng.below(2) == 0 {
+        steps.push(Step::Calm(60_000));
+    }
+    steps
 }
 
 /// A replica comes back with what all others have seen deleted, and forgotten.

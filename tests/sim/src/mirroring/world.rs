@@ -2,6 +2,7 @@
 //! what a plain model says of everything acknowledged; nothing takes for ever; queues stay short.
 
 mod promises;
+mod stores;
 
 use std::{
     collections::BTreeSet,
@@ -15,8 +16,7 @@ use weir_backend_api::{
         harness::Shard,
         model::{Model, Op},
     },
-    fault::{Fault, Faults, Faulty, Operation},
-    replica::Scope,
+    fault::{Fault, Operation},
 };
 use weir_core::{
     admission::History,
@@ -24,10 +24,9 @@ use weir_core::{
     collection,
     key::Key,
     keyexpr::{OwnedKeyExpr, keyexpr},
-    keyspace::KeySpace,
     mirror::{
         answer::{Admit, Limits, answer},
-        frame::Request,
+        frame::{Reply, Request},
         round::{self, Effect, Event, Mirror},
     },
     version::{Stamp, Version},
@@ -39,7 +38,7 @@ use super::{
     replica::Replica,
     scenario::{Packet, Scenario, Step},
 };
-use crate::{disk::Disk, scenario::Break};
+use crate::scenario::Break;
 
 /// A millisecond, nearly (NTP64).
 const MILLI: u64 = (1 << 32) / 1_000;
@@ -67,8 +66,10 @@ enum Message {
         round: u64,
         frame: Vec<u8>,
     },
+    /// `of` is the life of who answers.
     Reply {
         life: u64,
+        of: u64,
         ask: u64,
         frame: Vec<u8>,
     },
@@ -83,6 +84,10 @@ struct World {
     model: Model,
     /// Whose disks are put back in this history: alone, they may lose what they have acknowledged.
     unsafe_disks: BTreeSet<usize>,
+    /// Who was in step with whom when another store took its place, and has not noticed.
+    owed: BTreeSet<(usize, usize)>,
+    /// Stores that there were two of.
+    cloned: BTreeSet<u64>,
     /// What resolves conflicts, if anything does, and every change of a key.
     contention: Option<Contention>,
     made: Vec<Change>,
@@ -114,11 +119,13 @@ impl World {
     fn new(scenario: &Scenario) -> Result<Self, String> {
         let members = scenario.members.iter().enumerate();
         let chair = |index| scenario.contention.as_ref().map(|of| of.chair(index));
-        let replicas = members.map(|(index, member)| Replica::new(*member, chair(index)));
+        let replicas = members.map(|(index, member)| Replica::new(index, *member, chair(index)));
         let replicas = replicas.collect::<Result<Vec<_>, String>>()?;
-        let unsafe_disks = scenario.steps.iter().filter_map(|step| match step {
-            Step::Restore(replica) => Some(*replica),
-            _ => None,
+        let unsafe_disks = scenario.steps.iter().flat_map(|step| match step {
+            Step::Restore(replica) | Step::Wipe(replica) => vec![*replica],
+            Step::Clone { to, .. } => vec![*to],
+            Step::Swap(one, other) => vec![*one, *other],
+            _ => Vec::new(),
         });
         let mut world = Self {
             now: START,
@@ -127,6 +134,8 @@ impl World {
             cut: BTreeSet::new(),
             model: Model::default(),
             unsafe_disks: unsafe_disks.collect(),
+            owed: BTreeSet::new(),
+            cloned: BTreeSet::new(),
             contention: scenario.contention.clone(),
             made: Vec::new(),
             emptied: Vec::new(),
@@ -216,8 +225,10 @@ impl World {
                 let replica = &mut self.replicas[*replica];
                 replica.backup = Some(replica.copy()?);
             }
-            Step::Restore(0) => {}
             Step::Restore(replica) => self.restore(*replica)?,
+            Step::Wipe(replica) => self.wipe(*replica)?,
+            Step::Swap(one, other) => self.swap(*one, *other)?,
+            Step::Clone { from, to } => self.copy(*from, *to)?,
             Step::Fold(replica) => {
                 self.retry(*replica, |shard| shard.fold())?;
             }
@@ -331,21 +342,40 @@ impl World {
                             }
                         }
                         if let Some(in_step) = answered.probed {
-                            if in_step {
+                            let counts = self.asked(to, from, &answered.stores)?;
+                            if in_step && counts {
+                                self.count(to, from, life)?;
                                 self.meet(to, from, Some(self.now))?;
                             }
                             self.tell(to, from, Event::Probed { in_step })?;
+                            if in_step && !counts {
+                                self.tell(to, from, Event::Wake)?;
+                            }
                         }
                         answered.reply
                     }
                     Err(refused) => refused.reply,
                 };
-                self.messages
-                    .push((to, from, Message::Reply { life, ask, frame }));
+                let of = self.replicas[to].life;
+                let reply = Message::Reply {
+                    life,
+                    of,
+                    ask,
+                    frame,
+                };
+                self.messages.push((to, from, reply));
                 Ok(())
             }
-            Message::Reply { life, ask, frame } if life == self.replicas[to].life => {
+            Message::Reply {
+                life,
+                of,
+                ask,
+                frame,
+            } if life == self.replicas[to].life => {
                 let frame = frame.into();
+                if matches!(Reply::decode(&frame), Ok(Reply::Probed(_))) {
+                    self.replicas[to].heard.insert(from, of);
+                }
                 self.tell(to, from, Event::Reply { ask, frame })
             }
             Message::Reply { .. } => Ok(()),
@@ -454,6 +484,8 @@ impl World {
                     Effect::InStep(report) => {
                         self.reached.in_step += 1;
                         self.note(&report);
+                        let heard = self.replicas[replica].heard[&peer];
+                        self.count(replica, peer, heard)?;
                         // Nothing was asked since the probe.
                         let (_, probed) = self.replicas[replica].asked[&peer];
                         self.meet(replica, peer, Some(probed))?;
@@ -466,6 +498,7 @@ impl World {
                         self.note(&report);
                     }
                     Effect::Failed { .. } => self.reached.failed += 1,
+                    Effect::Told { stores, first } => self.told(replica, peer, &stores, first)?,
                     Effect::Horizon(horizon) => {
                         if !self.covers(peer, replica) {
                             continue;
@@ -481,20 +514,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// A replica learns of another, and perhaps that both hold the same.
-    fn meet(&mut self, replica: usize, other: usize, in_step: Option<u64>) -> Result<(), String> {
-        // Who keeps a series keeps tombstones: what it has seen others may not forget.
-        let keeps = self.replicas[other].member.history == History::All;
-        let in_step = in_step.filter(|_| !keeps);
-        self.retry(replica, |shard| shard.meet(&other.to_string(), in_step))
-    }
-
-    /// Whether a replica is for every key of another.
-    fn covers(&self, replica: usize, other: usize) -> bool {
-        let (ours, theirs) = (&self.replicas[other].keys, &self.replicas[replica].keys);
-        Scope::of(ours, &KeySpace::default(), theirs).is_all()
     }
 
     /// A replica forgets what is old and what everybody has.
@@ -576,26 +595,8 @@ impl World {
 
     fn restart(&mut self, replica: usize) -> Result<(), String> {
         self.replicas[replica].reopen(self.now)?;
+        self.remember(replica);
         self.begin_mirrors(replica)
-    }
-
-    fn restore(&mut self, replica: usize) -> Result<(), String> {
-        let of = &mut self.replicas[replica];
-        let copy = of.backup.as_ref().map(Disk::copy).transpose();
-        let disk = match copy.map_err(|error| error.to_string())? {
-            Some(disk) => {
-                self.reached.restored += 1;
-                disk
-            }
-            None => {
-                self.reached.wiped += 1;
-                Disk::new().map_err(|error| error.to_string())?
-            }
-        };
-        of.shard = None;
-        of.faults = Faults::new();
-        of.volume = Faulty::new(disk, of.faults.clone());
-        self.restart(replica)
     }
 
     /// Makes the machines of a replica that has just started, and tells both sides of it.
@@ -605,6 +606,7 @@ impl World {
         let of = &mut self.replicas[replica];
         of.life += 1;
         of.asked.clear();
+        of.heard.clear();
         let seed = of.life << 8;
         of.mirrors = others
             .iter()

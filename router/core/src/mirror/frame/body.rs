@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Bad, Brief, Cut, Parcel, Probe, Probed, Reply, Request, Rest, Strip, Verdict, Want};
 use crate::{
     change::{KeptChange, WildcardChange},
+    identity::Identity,
     key::Key,
     ledger::{Axis, Span, Summary},
     mirror::State,
@@ -50,6 +51,9 @@ mod tag {
     pub const NEXT: u8 = 22;
     pub const WHY: u8 = 23;
     pub const PACKED: u8 = 24;
+    pub const STORES: u8 = 25;
+    /// The greatest of them.
+    pub const LAST: u8 = STORES;
 }
 
 const SILENT: u8 = 1;
@@ -80,6 +84,7 @@ pub fn write_request(request: &Request, out: &mut Vec<u8>) -> u8 {
                 word(out, tag::REVISION, probe.revision);
             }
             flags(out, &[(probe.waits, WAITS)]);
+            stores(out, &probe.stores);
             PROBE
         }
         Request::Wildcards {
@@ -208,6 +213,7 @@ pub fn read_request(kind: u8, fields: Bytes) -> Result<Request, Bad> {
                     None => 0,
                 },
                 waits: found.flags()? & WAITS != 0,
+                stores: found.stores()?,
             })
         }
         WILDCARDS => Request::Wildcards {
@@ -318,6 +324,7 @@ fn write_probed(out: &mut Vec<u8>, probed: &Probed) {
         word(out, tag::REVISION, rest.revision);
         word(out, tag::WILDCARDS, rest.wildcards);
     }
+    stores(out, &probed.stores);
 }
 
 fn read_probed(found: &mut Fields) -> Result<Probed, Bad> {
@@ -357,6 +364,7 @@ fn read_probed(found: &mut Fields) -> Result<Probed, Bad> {
         times,
         floor,
         rest,
+        stores: found.stores()?,
     })
 }
 
@@ -449,13 +457,23 @@ fn read_fields(kind: u8, fields: Bytes) -> Result<Fields, Bad> {
     if !(PROBE..=PUSH).contains(&kind) {
         return Err(Bad::Kind);
     }
-    Fields::read(fields, tag::PACKED)
+    Fields::read(fields, tag::LAST)
 }
 
 impl Fields {
     fn flags(&mut self) -> Result<u8, Bad> {
         self.optional(tag::FLAGS)
             .map_or(Ok(0), |mut value| value.u8())
+    }
+
+    fn stores(&mut self) -> Result<Vec<Identity>, Bad> {
+        let mut stores = Vec::new();
+        if let Some(mut value) = self.optional(tag::STORES) {
+            while !value.is_empty() {
+                stores.push(Identity::read(&mut value)?);
+            }
+        }
+        Ok(stores)
     }
 
     fn horizon(&mut self) -> Result<Version, Bad> {
@@ -507,6 +525,17 @@ fn flags(out: &mut Vec<u8>, all: &[(bool, u8)]) {
     let flags = set.fold(0, |flags, (_, flag)| flags | flag);
     if flags != 0 {
         field(out, tag::FLAGS, |out| out.push(flags));
+    }
+}
+
+/// Appends stores, if there are any.
+fn stores(out: &mut Vec<u8>, stores: &[Identity]) {
+    if !stores.is_empty() {
+        field(out, tag::STORES, |out| {
+            for store in stores {
+                store.write(out);
+            }
+        });
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::model::{Model, op, stamp, state};
 use crate::{
+    identity::Identity,
     ledger::{Axis, Span, Summary},
     mirror::{
         answer::{Limits, answer},
@@ -64,6 +65,19 @@ fn parcel() -> impl Strategy<Value = Parcel> {
     })
 }
 
+/// Up to three stores.
+fn stores(seed: u64) -> Vec<Identity> {
+    let store = |number| Identity {
+        id: seed ^ number,
+        incarnation: seed >> 50,
+        run: 7,
+        parent: 6,
+        opened: seed >> 9,
+        position: (seed >> 9) + number,
+    };
+    (0..seed % 4).map(store).collect()
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let ids = || proptest::collection::vec(any::<u64>(), 0..5);
     let want = (cut(), proptest::option::of(ids()));
@@ -75,6 +89,7 @@ fn request() -> impl Strategy<Value = Request> {
                 rest,
                 revision: rest % 3,
                 waits: rest % 2 == 0,
+                stores: stores(rest),
             })
         ),
         (any::<u64>(), ids(), any::<u64>()).prop_map(|(time, ids, credit)| Request::Wildcards {
@@ -157,6 +172,7 @@ fn reply() -> impl Strategy<Value = Reply> {
                     times,
                     floor,
                     rest,
+                    stores: stores(now),
                 }))
             }
         ),
@@ -238,7 +254,7 @@ proptest! {
     #[test]
     fn unknown_fields_are_skipped(
         request in request(),
-        tag in 24u8..,
+        tag in 26u8..,
         value in proptest::collection::vec(any::<u8>(), 0..100),
     ) {
         let mut frame = request.encode();

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
+    identity::Identity,
     key::Key,
     keyexpr::{OwnedKeyExpr, keyexpr},
     ledger::{Axis, Item, Span, Summary, merged_hash},
@@ -37,6 +38,10 @@ pub struct Model {
     /// Records that were read to be sent.
     pub sent: usize,
     pub broken: bool,
+    /// Its stores.
+    pub stores: Vec<Identity>,
+    /// So many times its stores are told as they are; then the first has another run.
+    pub reopens_after: Option<usize>,
     /// Whether it packs.
     pub packs: bool,
     /// Pages that it has packed.
@@ -171,6 +176,20 @@ impl Replica for Model {
     fn marks(&mut self) -> Result<Marks, Unreadable> {
         self.readable()?;
         Ok(self.marks)
+    }
+
+    fn stores(&mut self) -> Result<Vec<Identity>, Unreadable> {
+        self.readable()?;
+        match &mut self.reopens_after {
+            None => {}
+            Some(0) => {
+                self.reopens_after = None;
+                let first = &mut self.stores[0];
+                *first = Identity::next(Some(*first), first.position, u128::from(first.run) + 1);
+            }
+            Some(after) => *after -= 1,
+        }
+        Ok(self.stores.clone())
     }
 
     fn wildcards(&mut self) -> Result<Vec<Arc<WildcardOp>>, Unreadable> {
@@ -358,7 +377,7 @@ pub fn round(
                     ours.admit(&admit);
                     events.push(Event::Admitted { batch });
                 }
-                Effect::Horizon(_) => {}
+                Effect::Told { .. } | Effect::Horizon(_) => {}
                 end => trace.ends.push(end),
             }
         }
@@ -378,7 +397,7 @@ pub fn round(
     trace.ends.extend(effects.into_iter().filter(|effect| {
         !matches!(
             effect,
-            Effect::Ask { .. } | Effect::Admit { .. } | Effect::Horizon(_)
+            Effect::Ask { .. } | Effect::Admit { .. } | Effect::Told { .. } | Effect::Horizon(_)
         )
     }));
     trace

@@ -127,7 +127,8 @@ impl Network {
                     );
                 }
                 // The status says so.
-                Effect::Horizon(_)
+                Effect::Told { .. }
+                | Effect::Horizon(_)
                 | Effect::InStep(_)
                 | Effect::Differs { .. }
                 | Effect::Failed { .. } => {}
