@@ -90,6 +90,7 @@ pub(crate) fn storage_status(service: &Service, storage: &Storage) -> Value {
         "keys": count.map(|count| count.keys),
         "keys_exact": storage.capability.exact_count,
         "shards": shards(&counts),
+        "stores": stores(storage),
         "bytes": count.map(|count| count.bytes),
         "queued": storage.queued(),
         "spooled_changes": condition.spooled_changes,
@@ -121,6 +122,21 @@ fn shards(counts: &[(&str, Option<Count>)]) -> Value {
             "bytes": count.map(|count| count.bytes),
         });
         ((*label).to_owned(), count)
+    });
+    Value::Object(shown.collect())
+}
+
+/// Which store each shard is kept in, by the shard's name.
+fn stores(storage: &Storage) -> Value {
+    let shown = storage.stores().map(|(label, store)| {
+        let store = store.map(|store| {
+            json!({
+                "id": format!("{:016x}", store.id),
+                "incarnation": store.incarnation,
+                "position": store.position,
+            })
+        });
+        (label.to_owned(), json!(store))
     });
     Value::Object(shown.collect())
 }

@@ -220,6 +220,21 @@ impl Collector for Metrics {
                 ConstCounter::new(read(mirror)).encode(family.encode_family(&labels)?)?;
             }
         }
+        let help = "changes of the mirror's stores that were noticed";
+        let name = "mirror_store_changes";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (storage, mirror) in &mirrors {
+            let [storage, router, name] = labels(storage, mirror);
+            for (kind, count) in mirror.store.changes.each() {
+                let labels = [
+                    storage.clone(),
+                    router.clone(),
+                    name.clone(),
+                    ("kind", kind.to_owned()),
+                ];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
         for (name, help, read) in GAUGES {
             let name = format!("mirror_{name}");
             let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;

@@ -65,8 +65,8 @@ impl Engines {
         )?))
     }
 
-    /// What a storage is built of.
-    pub(crate) fn plan(&self, settings: &StorageSettings) -> anyhow::Result<Plan> {
+    /// What a storage of the router with this id is built of.
+    pub(crate) fn plan(&self, settings: &StorageSettings, router: &str) -> anyhow::Result<Plan> {
         let space = KeySpace::new(settings.strip_prefix.clone())?;
         let durability = match settings.durability {
             weir_settings::Durability::Written => Durability::Written,
@@ -111,6 +111,7 @@ impl Engines {
                 durability,
                 spool: (settings.spool.dir.join(name), settings.spool.bytes_max),
                 resolver: None,
+                address: format!("{router}/{}", settings.name),
             };
             Ok((place, f64::from(shard.weight), plan))
         });

@@ -318,7 +318,7 @@ impl Service {
                     bail!("storage `{}` has the same directory", other.settings.name);
                 }
             }
-            self.engines.plan(&storage)?;
+            self.engines.plan(&storage, self.router())?;
             if self.policies.is_none() && !storage.policies.is_empty() {
                 bail!("this router has no policies: start it with `policies` in its settings");
             }
@@ -358,7 +358,7 @@ impl Service {
 
     async fn open(self: Arc<Self>, settings: StorageSettings) -> Result<Arc<Storage>> {
         let name = settings.name.clone();
-        let mut plan = self.engines.plan(&settings)?;
+        let mut plan = self.engines.plan(&settings, self.router())?;
         let route = self.policies.as_deref();
         let route = route.and_then(|all| policies::bind(all, &settings, &mut plan));
         self.state.write().storages.insert(
@@ -455,7 +455,7 @@ impl Service {
         }
         self.state.write().storages.remove(name);
         if settings.on_closure == OnClosure::Destroy {
-            let plan = self.engines.plan(&settings)?;
+            let plan = self.engines.plan(&settings, self.router())?;
             tokio::task::spawn_blocking(move || {
                 for (_, _, shard) in plan.shards {
                     shard.destroy()?;

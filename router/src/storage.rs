@@ -3,6 +3,7 @@
 pub(crate) mod counters;
 mod jobs;
 pub(crate) mod lost;
+pub(crate) mod noticed;
 pub(crate) mod offer;
 pub(crate) mod packed;
 pub(crate) mod queue;
@@ -19,9 +20,10 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use weir_backend_api::{Backlog, Capability, Count};
+use weir_backend_api::{Backlog, Capability, Count, recover};
 use weir_core::{
     admission::History,
+    identity::Identity,
     keyspace::KeySpace,
     pattern::KeySet,
     placement::{ByChunk, Ring, Route},
@@ -32,6 +34,7 @@ use zenoh::{bytes::ZBytes, key_expr::keyexpr, qos::CongestionControl, sample::Sa
 
 use self::{
     counters::Counters,
+    noticed::Notices,
     offer::{Ack, Offer},
     packed::Packed,
     queue::{Batch, Manners, Pushed, Queue},
@@ -39,7 +42,7 @@ use self::{
     worker::{Handed, Intake, Retained, Worker},
 };
 pub(crate) use self::{
-    shard::News,
+    shard::{News, Told},
     worker::{Aside, Condition, Upkeep},
 };
 use crate::clock::SharedClock;
@@ -86,6 +89,8 @@ pub(crate) struct Storage {
     pub capability: Capability,
     /// What it has counted.
     pub counters: Arc<Counters>,
+    /// What was noticed of its mirrors' stores.
+    pub notices: Notices,
     queue: Arc<Queue<Handed>>,
     condition: Arc<Mutex<Condition>>,
     readers: Vec<Arc<SharedReader>>,
@@ -150,6 +155,7 @@ impl Storage {
             .collect::<io::Result<Vec<_>>>()?;
         let queue = Arc::new(Queue::new(plan.queue_max));
         let condition = Arc::new(Mutex::new(Condition::default()));
+        let notices = Notices::default();
         let intake = Arc::new(Intake {
             is_exact: plan.set.is_exact(),
             set: plan.set.clone(),
@@ -163,6 +169,8 @@ impl Storage {
             chunk: plan.shard_by,
         };
         let worker = Worker {
+            name: plan.name.clone(),
+            notices: notices.clone(),
             queue: Arc::clone(&queue),
             intake: Arc::clone(&intake),
             lots: shards.iter().map(|_| Vec::new()).collect(),
@@ -187,6 +195,7 @@ impl Storage {
             history,
             capability,
             counters,
+            notices,
             queue,
             condition,
             readers,
@@ -310,6 +319,18 @@ impl Storage {
         shards.map(|(label, reader)| {
             let count = reader.get().and_then(|open| open.store.count().ok());
             (label.as_str(), count)
+        })
+    }
+
+    /// Which store each shard is kept in, by what people call the shard; `None` while it is not open, or if
+    /// it has no id.
+    pub(crate) fn stores(&self) -> impl Iterator<Item = (&str, Option<Identity>)> {
+        let shards = self.labels.iter().zip(&self.readers);
+        shards.map(|(label, reader)| {
+            let store = reader
+                .get()
+                .and_then(|open| recover::identity(&**open.store).ok());
+            (label.as_str(), store.flatten())
         })
     }
 

@@ -288,6 +288,7 @@ fn print_mirrors(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
         "SENT",
         "RECEIVED",
         "CLOCK",
+        "STORE",
         "LAST ERROR",
     ]);
     let mut is_empty = true;
@@ -316,6 +317,7 @@ fn print_mirrors(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
                 bytes("sent_bytes"),
                 bytes("received_bytes"),
                 clock.map_or("-".to_owned(), |ms| format!("{ms:+} ms")),
+                store(mirror),
                 cell("last_error.message"),
             ];
             table.row(cells, streams.out)?;
@@ -323,6 +325,15 @@ fn print_mirrors(storages: &[Value], streams: &mut Streams<'_>) -> Result<()> {
     }
     table.finish(streams.out)?;
     Ok(())
+}
+
+/// What was noticed last of a mirror's store, and when.
+fn store(mirror: &Value) -> String {
+    let last = &mirror["store"]["last"];
+    match (last["kind"].as_str(), last["at"].as_str()) {
+        (Some(kind), Some(at)) => printable(&format!("{kind} {at}"), 60),
+        _ => "-".to_owned(),
+    }
 }
 
 /// What links have told storages that it was lost on the way, if there is anything.
@@ -369,6 +380,7 @@ mod tests {
             "router": "77b2", "storage": "demo", "state": "in_step", "divergent_ranges": 0,
             "in_step_since": "2026-11-23T07:36:56.123Z", "taken": 3, "given": 5, "rounds": 7,
             "sent_bytes": 2048, "received_bytes": 10, "clock_offset_ms": -12,
+            "store": { "last": { "kind": "restored", "at": "2026-11-23T07:36:50Z" } },
             "last_error": { "at": "2026-11-23T07:36:56.123Z", "message": "nobody\nanswers" },
         });
         let mut with = storage(true);
@@ -378,8 +390,8 @@ mod tests {
             ..Report::default()
         };
         let expected = "
-STORAGE  MIRROR     STATE    IN STEP SINCE             DIVERGENT  TAKEN  GIVEN  ROUNDS  SENT      RECEIVED  CLOCK   LAST ERROR
-demo     77b2/demo  in_step  2026-11-23T07:36:56.123Z  0          3      5      7       2.00 KiB  10 B      -12 ms  nobody\\nanswers
+STORAGE  MIRROR     STATE    IN STEP SINCE             DIVERGENT  TAKEN  GIVEN  ROUNDS  SENT      RECEIVED  CLOCK   STORE                          LAST ERROR
+demo     77b2/demo  in_step  2026-11-23T07:36:56.123Z  0          3      5      7       2.00 KiB  10 B      -12 ms  restored 2026-11-23T07:36:50Z  nobody\\nanswers
 ";
         assert_eq!(printed(&report), format!("{READY}{expected}"));
         report.routers[0].1[0]["mirrors"] = json!([]);

@@ -25,7 +25,7 @@ use zenoh::{
 };
 
 use super::{
-    board::{Board, Figures},
+    board::{Board, Figures, Inquiry},
     hello::{Address, Introduction, Own, WHO},
     packing::Packing,
 };
@@ -201,7 +201,11 @@ impl Answering {
                     }
                 }
                 if let (Some(figures), Some(in_step)) = (&figures, answer.probed) {
-                    figures.probed(in_step, now);
+                    figures.probed(Inquiry {
+                        in_step,
+                        stores: answer.stores,
+                        at: now,
+                    });
                 }
                 answer.reply
             }

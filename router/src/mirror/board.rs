@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use weir_core::identity::Identity;
+
 use super::hello::{Address, Directions};
+use crate::storage::noticed::{Noticed, StoreStatus};
 
 /// What every mirror of this router shows, by our storage's name and the mirror's address.
 #[derive(Clone, Default)]
@@ -33,7 +36,20 @@ pub(super) struct Figures {
     shown: Mutex<Shown>,
     probed: Notify,
     behind: Notify,
-    last_probe: Mutex<(bool, u64)>,
+    last_probe: Mutex<Inquiry>,
+    /// What the storage's task has noticed of its stores.
+    noticed: Arc<Noticed>,
+}
+
+/// A mirror has asked whether both hold the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inquiry {
+    /// They do.
+    pub in_step: bool,
+    /// The stores that it told of.
+    pub stores: Vec<Identity>,
+    /// When it was found out (NTP64).
+    pub at: u64,
 }
 
 /// How far a mirror is.
@@ -128,6 +144,8 @@ pub(crate) struct MirrorStatus {
     pub clock_offset_ms: Option<i64>,
     /// Whether the same revision of the resolver serves on both.
     pub same_revision: Option<bool>,
+    /// What was noticed of its stores.
+    pub store: StoreStatus,
     /// What went wrong last.
     pub last_error: Option<Mishap>,
 }
@@ -139,6 +157,7 @@ impl Board {
         storage: &str,
         address: &Address,
         directions: Directions,
+        noticed: Arc<Noticed>,
     ) -> Arc<Figures> {
         let figures = Arc::new(Figures {
             directions,
@@ -151,6 +170,7 @@ impl Board {
             probed: Notify::new(),
             behind: Notify::new(),
             last_probe: Mutex::default(),
+            noticed,
         });
         let pair = (storage.to_owned(), address.clone());
         self.0.lock().insert(pair, Arc::clone(&figures));
@@ -197,10 +217,9 @@ impl Figures {
         self.sent.fetch_add(reply as u64, Relaxed);
     }
 
-    /// The mirror has asked whether both hold the same, and they do or do not.
-    /// `at` is when it was found out (NTP64).
-    pub(super) fn probed(&self, in_step: bool, at: u64) {
-        *self.last_probe.lock() = (in_step, at);
+    /// The mirror has asked whether both hold the same.
+    pub(super) fn probed(&self, inquiry: Inquiry) {
+        *self.last_probe.lock() = inquiry;
         self.probed.notify_one();
     }
 
@@ -214,10 +233,15 @@ impl Figures {
         self.behind.notified().await;
     }
 
-    /// Waits until the mirror has asked so, and says what it was told last. Cancel safe.
-    pub(super) async fn await_probe(&self) -> (bool, u64) {
+    /// Waits until the mirror has asked so, and says how it did last. Cancel safe.
+    pub(super) async fn await_probe(&self) -> Inquiry {
         self.probed.notified().await;
-        *self.last_probe.lock()
+        self.last_probe.lock().clone()
+    }
+
+    /// Waits until the mirror has to be asked which stores it has. Cancel safe.
+    pub(super) async fn await_doubt(&self) {
+        self.noticed.await_doubt().await;
     }
 
     /// How many frames of the mirror's were answered.
@@ -259,6 +283,7 @@ impl Figures {
             failures: self.failures.load(Relaxed),
             clock_offset_ms: shown.clock_offset_ms,
             same_revision: shown.same_revision,
+            store: self.noticed.status(),
             last_error: shown.last_error,
         }
     }

@@ -349,9 +349,9 @@ impl Discovery {
             gives = directions.gives,
             "a mirror is found"
         );
-        let figures = self
-            .board
-            .open(&local.own.address.storage, address, directions);
+        let noticed = local.storage.notices.of(&address.to_string());
+        let name = &local.own.address.storage;
+        let figures = self.board.open(name, address, directions, noticed);
         // One call replaces another in effect; a task that is that far behind looks anyway.
         let (calls, received) = mpsc::channel(16);
         let pair = Pair {

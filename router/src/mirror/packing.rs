@@ -8,6 +8,7 @@ use weir_backend_api::replica::StoreReplica;
 use weir_core::{
     change::{Change, KeptChange},
     forward::Entry,
+    identity::Identity,
     ledger::{Item, Span, Summary},
     mirror::{Marks, Page, Replica, State, Unreadable, frame::Bad},
     record::Record,
@@ -31,6 +32,10 @@ pub(super) struct Packing(pub(super) StoreReplica);
 impl Replica for Packing {
     fn marks(&mut self) -> Result<Marks, Unreadable> {
         self.0.marks()
+    }
+
+    fn stores(&mut self) -> Result<Vec<Identity>, Unreadable> {
+        self.0.stores()
     }
 
     fn wildcards(&mut self) -> Result<Vec<Arc<WildcardOp>>, Unreadable> {

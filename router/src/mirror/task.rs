@@ -16,7 +16,7 @@ use weir_core::{
 use weir_settings::MirrorSettings;
 
 use super::{
-    board::{Figures, State},
+    board::{Figures, Inquiry, State},
     hello::{Address, Directions, Hello, Own},
     line::Line,
     packing::Packing,
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     convert,
     session::Bus,
-    storage::{News, Storage},
+    storage::{News, Storage, Told},
 };
 
 /// How long an answer is waited for, in timeouts of the core's: it asks again meanwhile, and takes an
@@ -141,6 +141,15 @@ struct HeadStart {
     answers: u64,
 }
 
+/// What a round has found out so far.
+#[derive(Default)]
+struct Round {
+    /// When its first question was asked (NTP64): what both are found to have is from before.
+    began: Option<u64>,
+    /// What the mirror has told of its stores last.
+    told: Option<Told>,
+}
+
 struct Driver {
     pair: Pair,
     line: Arc<Line>,
@@ -156,7 +165,7 @@ impl Driver {
         // Questions that are under way and batches that are being admitted: the machine has limits of
         // both.
         let mut under_way = JoinSet::new();
-        let mut began = None;
+        let mut round = Round::default();
         let mut start = HeadStart::default();
         let mut event = match *is_there {
             true => self.meet(&mut start),
@@ -176,7 +185,7 @@ impl Driver {
                 Err(error) => return Ended::Broken(error.to_string()),
             };
             for effect in effects {
-                self.note(now, &effect, &mut began);
+                self.note(now, &effect, &mut round);
                 self.perform(effect, &mut under_way);
             }
             self.show(&machine.status(), *is_there);
@@ -198,22 +207,41 @@ impl Driver {
                     Ok(event) => event,
                     Err(error) => return Ended::Broken(error.to_string()),
                 },
-                (in_step, at) = self.pair.figures.await_probe() => {
-                    // Of two one asks: the other learns so how they are.
-                    if in_step {
-                        self.turn(State::InStep);
-                        self.learn(News::InStep(at));
-                    } else {
-                        self.turn(State::Repairing);
-                    }
-                    Event::Probed { in_step }
-                }
+                inquiry = self.pair.figures.await_probe() => self.probed(inquiry),
+                // It has asked, and whether that was by the stores that are known nobody can say.
+                () = self.pair.figures.await_doubt() => Event::Wake,
                 // What the mirror has forgotten is found by whoever looks for it.
                 () = self.pair.figures.await_behind() => Event::Wake,
                 () = until(start.end) => self.end_start(&mut start),
                 () = self.sleep(deadline) => Event::Tick,
             };
         }
+    }
+
+    /// Of two one asks: the other learns so how they are.
+    fn probed(&self, inquiry: Inquiry) -> Event {
+        let Inquiry {
+            in_step,
+            stores,
+            at,
+        } = inquiry;
+        self.turn(if in_step {
+            State::InStep
+        } else {
+            State::Repairing
+        });
+        let at = in_step.then_some(at);
+        match (stores.is_empty(), at) {
+            (false, in_step) => self.learn(News::Asked {
+                stores,
+                in_step,
+                counts: !self.pair.hello.series,
+            }),
+            // It is of a version that tells of none.
+            (true, Some(at)) => self.learn(News::InStep(at, None)),
+            (true, None) => {}
+        }
+        Event::Probed { in_step }
     }
 
     /// The mirror is there, or there again.
@@ -252,14 +280,21 @@ impl Driver {
         }
     }
 
-    /// Tells the storage what a round says of its replica. `began` is when the round's first question was
-    /// asked (NTP64): what both are found to have is from before.
-    fn note(&self, now: u64, effect: &Effect, began: &mut Option<u64>) {
+    /// Tells the storage what a round says of its replica.
+    fn note(&self, now: u64, effect: &Effect, round: &mut Round) {
         match effect {
             Effect::Ask { .. } => {
-                began.get_or_insert(now);
+                round.began.get_or_insert(now);
             }
             Effect::Admit { .. } => {}
+            Effect::Told { stores, first } => {
+                let told = Told {
+                    stores: stores.clone(),
+                    first: *first,
+                };
+                round.told = Some(told.clone());
+                self.learn(News::Told(told));
+            }
             Effect::Horizon(horizon) => {
                 // Of keys that are none of the mirror's business it says nothing.
                 if self.pair.storage.is_covered_by(&self.keys) {
@@ -267,15 +302,16 @@ impl Driver {
                 }
             }
             Effect::InStep(_) => {
-                if let Some(at) = began.take() {
-                    self.learn(News::InStep(at));
+                let Round { began, told } = std::mem::take(round);
+                if let Some(at) = began {
+                    self.learn(News::InStep(at, told));
                 }
             }
             Effect::Differs { .. } => {
-                *began = None;
+                *round = Round::default();
                 self.learn(News::Seen);
             }
-            Effect::Failed { .. } => *began = None,
+            Effect::Failed { .. } => *round = Round::default(),
         }
     }
 
@@ -284,7 +320,7 @@ impl Driver {
         if self.pair.directions.gives {
             // Who keeps a series keeps its tombstones: forgotten here alone they would differ for ever.
             let news = match news {
-                News::InStep(_) if self.pair.hello.series => News::Seen,
+                News::InStep(..) if self.pair.hello.series => News::Seen,
                 news => news,
             };
             self.pair.storage.learn(&self.pair.peer.to_string(), news);
@@ -313,6 +349,9 @@ impl Driver {
                         Err(why) => Event::Refused { batch, why },
                     }
                 });
+            }
+            Effect::Told { stores, .. } => {
+                tracing::trace!(storage, %mirror, ?stores, "its stores");
             }
             Effect::Horizon(horizon) => {
                 tracing::debug!(storage, %mirror, %horizon, "what is older, both have forgotten");

@@ -10,6 +10,7 @@ mod job;
 mod members;
 mod parked;
 mod resolving;
+mod run;
 mod waiting;
 
 use std::{
@@ -26,6 +27,7 @@ use weir_core::{
     admission::{Admitter, History, Rules},
     change::{Admission, Change, KeptChange, Rejection, Table, Write},
     health::{Cure, Health},
+    identity::Identity,
     key::{Key, KeyRange},
     keyspace::KeySpace,
     membership::Members,
@@ -38,7 +40,7 @@ use self::{
 };
 pub(crate) use self::{
     job::Job,
-    members::News,
+    members::{Learnt, News, Told},
     resolving::{ResolverSlot, Resolving},
 };
 use super::{
@@ -64,6 +66,8 @@ pub(crate) struct Plan {
     pub spool: (PathBuf, u64),
     /// What resolves its conflicts, if a policy is bound to that ([`Rules::resolves`]), there or not.
     pub resolver: Option<Arc<dyn ResolverSlot>>,
+    /// What mirrors call its storage: `ROUTER/STORAGE`.
+    pub address: String,
 }
 
 /// A shard, in the hands of its storage's task.
@@ -92,6 +96,8 @@ struct Open {
     store: Arc<Box<dyn Store>>,
     admitter: Admitter,
     ledger: Arc<Ledger>,
+    /// The run that was begun with it; `None` if nothing can be written to it.
+    run: Option<Identity>,
 }
 
 /// What readers share with the task: the store and how to see it. `None` while it is not open.
@@ -328,9 +334,12 @@ impl Shard {
 
     fn try_open(&mut self, now: u64) -> Result<Open, Error> {
         let store: Arc<Box<dyn Store>> = Arc::new(self.plan.volume.open(&self.plan.spec)?);
+        let run = self.begin_run(&**store)?;
         let memory = recover::memory(&**store)?;
         let margin = crate::convert::ntp64_span(members::MARGIN);
         self.members = recover::members(&**store, margin, now)?;
+        // Where the store was another's, we are one of its mirrors.
+        self.members.leave_out(&self.plan.address);
         self.jobs.clear();
         if !memory.journal.is_empty() && !self.plan.rules.resolves {
             // A fold that a crash cut short is begun again; one that was finished finds nothing to do.
@@ -349,6 +358,7 @@ impl Shard {
             store,
             admitter,
             ledger: Arc::new(ledger),
+            run,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod closing;
 mod joint;
+mod noticed;
 mod queries;
 mod rejected;
 mod replay;
@@ -112,6 +113,7 @@ impl World {
                 durability: Durability::Written,
                 spool: (spool_dir(dir.path(), index), shape.spool_bytes_max),
                 resolver: shape.resolver.clone(),
+                address: "r/tested".to_owned(),
             };
             (name, 1.0, plan)
         };

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use weir_core::{
     change::{Change, KeptChange, Rejection, Table, WildcardChange, Write},
+    identity::Identity,
     key::Key,
     keyspace::KeySpace,
     pattern::KeySet,
@@ -23,10 +24,11 @@ use zenoh::{key_expr::keyexpr, sample::Sample};
 use super::{
     counters::Counters,
     jobs,
+    noticed::Notices,
     offer::{self, Offer, Outcome},
     packed::{Packed, Unpacked},
     queue::{Batch, Queue},
-    shard::{Job, News, Shard},
+    shard::{Job, Learnt, News, Shard},
 };
 use crate::{clock::SharedClock, convert};
 
@@ -124,6 +126,10 @@ pub(crate) struct Upkeep {
 
 /// A storage's task.
 pub(crate) struct Worker {
+    /// The storage's name.
+    pub name: String,
+    /// What was noticed of its mirrors' stores.
+    pub notices: Notices,
     pub queue: Arc<Queue<Handed>>,
     pub intake: Arc<Intake>,
     pub shards: Vec<Shard>,
@@ -286,10 +292,7 @@ impl Worker {
             let _ = done.send(first.is_some_and(|shard| shard.maintain(now, rows)));
         }
         for learnt in news {
-            let (name, learnt) = &*learnt;
-            for shard in &mut self.shards {
-                shard.learn(now, name, learnt);
-            }
+            self.learn(now, &learnt.0, &learnt.1);
         }
         for aside in asides {
             let outcome = self.empty_table(&aside);
@@ -298,6 +301,23 @@ impl Worker {
         }
         self.show();
         true
+    }
+
+    /// Tells every shard what was learnt of a mirror.
+    fn learn(&mut self, now: u64, mirror: &str, news: &News) {
+        let own: Vec<Identity> = self.shards.iter().filter_map(Shard::store_id).collect();
+        let all = self.shards.iter_mut();
+        let learnt: Vec<Learnt> = all
+            .map(|shard| shard.learn(now, mirror, news, &own))
+            .collect();
+        // All judge alike by what they remember; one that was down for long remembers less.
+        let Some(first) = learnt.first() else { return };
+        if let Some(fate) = first.fate {
+            self.notices.note(&self.name, mirror, fate);
+        }
+        if learnt.iter().any(|learnt| learnt.is_doubtful) {
+            self.notices.doubt(mirror);
+        }
     }
 
     /// Does what is due, and the long work, taking batches in between.

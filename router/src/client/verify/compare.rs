@@ -159,6 +159,7 @@ impl<'s> Comparison<'s> {
             rest: 0,
             revision: 0,
             waits: false,
+            stores: Vec::new(),
         });
         match self.ask(side, &request).await? {
             Reply::Probed(probed) => Ok(*probed),

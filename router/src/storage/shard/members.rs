@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use weir_core::{
     change::{KeptChange, Table, Write},
+    identity::{Fate, Identity},
     key::Key,
     membership::Member,
     version::Version,
@@ -21,33 +22,85 @@ pub(super) const MARGIN: std::time::Duration = std::time::Duration::from_secs(60
 pub(crate) enum News {
     /// It is there.
     Seen,
-    /// A comparison that began then (NTP64) found both equal.
-    InStep(u64),
+    /// It has told of its stores in an answer.
+    Told(Told),
+    /// It has told of its stores in a question.
+    Asked {
+        /// One for each shard.
+        stores: Vec<Identity>,
+        /// When both were found equal by it (NTP64), if they were.
+        in_step: Option<u64>,
+        /// Whether that counts for forgetting.
+        counts: bool,
+    },
+    /// A comparison that began then (NTP64) found both equal, with these stores if it tells of any.
+    InStep(u64, Option<Told>),
     /// Both are equal but for what the replica has forgotten, which is what is below this.
     Horizon(Version),
 }
 
+/// What a replica has told of its stores.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    /// One for each shard.
+    pub stores: Vec<Identity>,
+    /// When it was asked for what it told in answer (NTP64).
+    pub first: u64,
+}
+
+/// What is made of news.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Learnt {
+    /// What has become of the replica's stores.
+    pub fate: Option<Fate>,
+    /// Both were found equal, and it does not count: the replica has to be asked which stores it has.
+    pub is_doubtful: bool,
+}
+
 impl Shard {
-    /// Takes note of what was learnt of a replica; what must outlast a restart is committed.
-    pub(crate) fn learn(&mut self, now: u64, name: &str, news: &News) {
-        let before = self.members.get(name);
-        match news {
-            News::Horizon(horizon) => return self.adopt(now, *horizon),
-            News::Seen => self.members.seen(name, now),
-            News::InStep(at) => {
-                self.members.in_step(name, *at);
-                self.hear_of_deletes(now);
+    /// Takes note of what was learnt of a replica; what must outlast a restart is committed. `own` are the
+    /// stores of the storage.
+    pub(crate) fn learn(&mut self, now: u64, name: &str, news: &News, own: &[Identity]) -> Learnt {
+        let before = self.members.get(name).cloned();
+        let mut learnt = Learnt::default();
+        let in_step = match news {
+            News::Horizon(horizon) => {
+                self.adopt(now, *horizon);
+                return learnt;
             }
+            News::Seen => {
+                self.members.seen(name, now);
+                None
+            }
+            News::Told(told) => {
+                learnt.fate = self.hear(now, name, told, own);
+                None
+            }
+            News::Asked {
+                stores,
+                in_step,
+                counts,
+            } => {
+                let is_known = self.members.asked(name, stores, own, now);
+                learnt.is_doubtful = !is_known && in_step.is_some();
+                in_step.filter(|_| is_known && *counts)
+            }
+            News::InStep(at, told) => {
+                // Again: the queue may have been full when it was told.
+                learnt.fate = told
+                    .as_ref()
+                    .and_then(|told| self.hear(now, name, told, own));
+                Some(*at)
+            }
+        };
+        if let Some(at) = in_step {
+            self.members.in_step(name, at);
+            self.hear_of_deletes(now);
         }
         let Some(member) = self.members.get(name) else {
-            return;
+            return learnt;
         };
-        // What is remembered may be old, but never too new; a row a minute is enough.
-        let minutes = |member: Member| {
-            let margin = convert::ntp64_span(MARGIN);
-            (member.seen / margin, member.in_step / margin)
-        };
-        if self.open.is_some() && before.map(minutes) != Some(minutes(member)) {
+        if self.open.is_some() && before.is_none_or(|before| is_to_keep(&before, member)) {
             let row = Write::Row {
                 table: Table::System,
                 key: Member::row_key(name),
@@ -55,6 +108,12 @@ impl Shard {
             };
             self.maintain(now, vec![row]);
         }
+        learnt
+    }
+
+    fn hear(&mut self, now: u64, name: &str, told: &Told, own: &[Identity]) -> Option<Fate> {
+        self.members
+            .told(name, &told.stores, own, (told.first, now))
     }
 
     /// What every replica has for certain was made before this (NTP64).
@@ -147,4 +206,16 @@ impl Shard {
         self.counters.quarantined.fetch_add(count, Relaxed);
         self.maintain(now, writes)
     }
+}
+
+/// Whether what is remembered of a replica is too old. It may be old, but never too new; and what counts is
+/// of the stores beside it. So a row a minute is enough, and one for each change of its stores.
+fn is_to_keep(before: &Member, now: &Member) -> bool {
+    let margin = convert::ntp64_span(MARGIN);
+    let minutes = |member: &Member| (member.seen / margin, member.in_step / margin);
+    let runs = |member: &Member| -> Vec<_> {
+        let stores = member.stores.iter();
+        stores.map(|store| (store.id, store.run)).collect()
+    };
+    minutes(before) != minutes(now) || runs(before) != runs(now)
 }

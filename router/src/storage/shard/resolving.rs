@@ -169,9 +169,9 @@ impl Shard {
         let waits = admissions
             .iter()
             .any(|judged| matches!(judged, Judged::Later(_)));
-        open.admitter.seal(&mut rows);
         let mut writes = rows;
         keys.write(&mut writes);
+        open.admitter.seal(&mut writes);
         // What waits on goes on waiting where it is.
         if !(released && waits) {
             writes.extend_from_slice(also);

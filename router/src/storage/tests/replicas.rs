@@ -43,7 +43,7 @@ async fn mirror(asking: &World, asked: &World) -> Result<Report, String> {
                     return Err(format!("differs, live: {live}, {report:?}"));
                 }
                 Effect::Failed { why, .. } => return Err(why.to_string()),
-                Effect::Horizon(_) => {}
+                Effect::Told { .. } | Effect::Horizon(_) => {}
             }
         }
         if events.is_empty() && machine.deadline().is_some() {
