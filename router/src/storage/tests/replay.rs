@@ -43,6 +43,7 @@ impl Bench {
             },
             space: KeySpace::default(),
             durability: Durability::Written,
+            address: "r/tested".to_owned(),
             spool: (spool_dir(dir.path(), 0), 1 << 30),
             resolver: None,
         };
