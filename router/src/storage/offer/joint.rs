@@ -12,10 +12,13 @@ use weir_core::{change::Admission, version::Version};
 
 use super::{Ack, Outcome};
 
+/// Whom to tell, as [`Ack`] has it.
+type Answer = Box<dyn FnOnce(Outcome) + Send>;
+
 struct Joint {
     left: usize,
     outcome: Option<Outcome>,
-    answer: Option<Box<dyn FnOnce(Outcome) + Send>>,
+    answer: Option<Answer>,
 }
 
 /// An acknowledgement for each of so many shards, each as durable as was asked for.
@@ -42,7 +45,7 @@ pub(super) fn share(ack: Ack, shards: usize) -> impl Iterator<Item = Ack> {
 
 impl Joint {
     /// Takes note of a shard's answer; with the last of them, whom to tell and what.
-    fn hear(&mut self, outcome: Outcome) -> Option<(Box<dyn FnOnce(Outcome) + Send>, Outcome)> {
+    fn hear(&mut self, outcome: Outcome) -> Option<(Answer, Outcome)> {
         let outcome = match self.outcome.take() {
             Some(before) => join(before, outcome),
             None => outcome,
