@@ -136,6 +136,22 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Appends several.
+    pub(crate) fn write_all(stores: &[Self], out: &mut Vec<u8>) {
+        for store in stores {
+            store.write(out);
+        }
+    }
+
+    /// The inverse of [`Identity::write_all`]: all that is left.
+    pub(crate) fn read_all(from: &mut Reader) -> Result<Vec<Self>, Bad> {
+        let mut stores = Vec::new();
+        while !from.is_empty() {
+            stores.push(Self::read(from)?);
+        }
+        Ok(stores)
+    }
+
     /// Whether this is `known` some time later, without having been opened again.
     fn goes_on_from(&self, known: &Self) -> bool {
         self.id == known.id && self.run == known.run && self.position >= known.position

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::{
     identity::{self, Fate, Identity},
-    wire::{Bad, Reader},
+    wire::Reader,
 };
 
 /// Before the name of a member in its row's key.
@@ -211,9 +211,7 @@ impl Member {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut row = [self.seen.to_be_bytes(), self.in_step.to_be_bytes()].concat();
-        for store in &self.stores {
-            store.write(&mut row);
-        }
+        Identity::write_all(&self.stores, &mut row);
         row
     }
 
@@ -228,7 +226,7 @@ impl Member {
             in_step: row.u64().ok()?,
             ..Self::default()
         };
-        match read_stores(row) {
+        match Identity::read_all(&mut row) {
             Ok(stores) => member.stores = stores,
             // Nobody knows any more of which stores it was found.
             Err(_) => member.in_step = 0,
@@ -241,14 +239,6 @@ impl Member {
     pub fn first_row() -> Vec<u8> {
         PREFIX.to_vec()
     }
-}
-
-fn read_stores(mut row: Reader) -> Result<Vec<Identity>, Bad> {
-    let mut stores = Vec::new();
-    while !row.is_empty() {
-        stores.push(Identity::read(&mut row)?);
-    }
-    Ok(stores)
 }
 
 fn has(stores: &[Identity], id: u64) -> bool {

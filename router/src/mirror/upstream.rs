@@ -105,7 +105,7 @@ impl Answering {
             }
         }
         // Links of this router did not see it on Zenoh. First it waits for those behind, then it is here:
-        // never the other way round: what one of them could not keep is not stored, and comes again.
+        // never the other way round. What one of them could not keep is not stored, and comes again.
         self.desk.links().carry(&changes).await?;
         let admitted = self.storage.admit(admit).await?;
         Ok(Stored {

@@ -599,7 +599,7 @@ fn a_horizon_that_was_taken_over_forgets_no_operation() {
     // With something else to collect, and without.
     for ops in [
         vec![wildcard(6), put("a/b", 5, "late")],
-        vec![delete_of("c", 1), wildcard(6), put("a/b", 5, "late")],
+        vec![delete("c", stamp(1, 0)), wildcard(6), put("a/b", 5, "late")],
     ] {
         let mut shard = Shard::new(History::Latest);
         for op in &ops {
@@ -616,8 +616,4 @@ fn a_horizon_that_was_taken_over_forgets_no_operation() {
             shard.restart();
         }
     }
-}
-
-fn delete_of(key: &str, time: u64) -> Op {
-    delete(key, stamp(time, 0))
 }

@@ -21,6 +21,26 @@ fn on(files: Arc<dyn Files>, options: Options) -> Journal {
     Journal::open_on(files, options, &["cloud"], 0).unwrap().0
 }
 
+/// A journal with five hundred entries on a disk that has no room left, and one more that is not written;
+/// it drops the oldest.
+fn on_a_full_disk(dir: &Path, faults: &Faults) -> (Journal, Vec<Entry>) {
+    let options = Options {
+        segment_bytes: 2 << 10,
+        block_bytes: 512,
+        on_full: OnFull::DropOldest,
+        ..Options::new(dir)
+    };
+    let mut journal = on(faults.files(), options);
+    let all: Vec<_> = (0..500u64)
+        .map(|i| entry(0, "a", A, i * SECOND, "0123456789"))
+        .collect();
+    journal.append(&kept(&all), 0).unwrap();
+    journal.flush(true).unwrap();
+    faults.set_room(0);
+    journal.append(&kept(&all[..1]), 0).unwrap();
+    (journal, all)
+}
+
 /// Appends an entry at a time, a tenth to lane 1, a third to lane 2, the others to lane 3, twice as much as fits; returns them.
 fn overfill(journal: &mut Journal, keys: u64) -> Vec<Entry> {
     let budget = journal.lock().options.budget_bytes;
@@ -228,21 +248,7 @@ fn a_full_journal_gives_back_what_is_certified_before_anything_that_waits() {
 #[test]
 fn a_loss_is_on_the_disk_once_there_is_room() {
     let dir = tempdir();
-    let faults = Faults::none();
-    let options = Options {
-        segment_bytes: 2 << 10,
-        block_bytes: 512,
-        on_full: OnFull::DropOldest,
-        ..Options::new(dir.path())
-    };
-    let mut journal = on(faults.files(), options);
-    let all: Vec<_> = (0..500u64)
-        .map(|i| entry(0, "a", A, i * SECOND, "0123456789"))
-        .collect();
-    journal.append(&kept(&all), 0).unwrap();
-    journal.flush(true).unwrap();
-    faults.set_room(0);
-    journal.append(&kept(&all[..1]), 0).unwrap();
+    let (mut journal, _) = on_a_full_disk(dir.path(), &Faults::none());
     journal.flush(true).unwrap();
     let lost = journal.status().lost;
     assert_eq!(lost.len(), 1);
@@ -366,21 +372,7 @@ fn a_full_disk_refuses_keeps_what_it_has_and_drains() {
 #[test]
 fn a_full_disk_makes_room_if_that_is_wanted() {
     let dir = tempdir();
-    let faults = Faults::none();
-    let options = Options {
-        segment_bytes: 2 << 10,
-        block_bytes: 512,
-        on_full: OnFull::DropOldest,
-        ..Options::new(dir.path())
-    };
-    let mut journal = on(faults.files(), options);
-    let all: Vec<_> = (0..500u64)
-        .map(|i| entry(0, "a", A, i * SECOND, "0123456789"))
-        .collect();
-    journal.append(&kept(&all), 0).unwrap();
-    journal.flush(true).unwrap();
-    faults.set_room(0);
-    journal.append(&kept(&all[..1]), 0).unwrap();
+    let (mut journal, all) = on_a_full_disk(dir.path(), &Faults::none());
     // The oldest goes, and no other.
     let segments = journal.status().segments;
     journal.flush(true).unwrap();

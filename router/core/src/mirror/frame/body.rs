@@ -467,13 +467,8 @@ impl Fields {
     }
 
     fn stores(&mut self) -> Result<Vec<Identity>, Bad> {
-        let mut stores = Vec::new();
-        if let Some(mut value) = self.optional(tag::STORES) {
-            while !value.is_empty() {
-                stores.push(Identity::read(&mut value)?);
-            }
-        }
-        Ok(stores)
+        let value = self.optional(tag::STORES);
+        value.map_or(Ok(Vec::new()), |mut value| Identity::read_all(&mut value))
     }
 
     fn horizon(&mut self) -> Result<Version, Bad> {
@@ -531,11 +526,7 @@ fn flags(out: &mut Vec<u8>, all: &[(bool, u8)]) {
 /// Appends stores, if there are any.
 fn stores(out: &mut Vec<u8>, stores: &[Identity]) {
     if !stores.is_empty() {
-        field(out, tag::STORES, |out| {
-            for store in stores {
-                store.write(out);
-            }
-        });
+        field(out, tag::STORES, |out| Identity::write_all(stores, out));
     }
 }
 
